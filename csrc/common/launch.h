@@ -1,0 +1,81 @@
+// How work is started: clones and threads on the CPU; guard, stream and grid on CUDA.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <algorithm>
+#include <cstdint>
+
+// One wheel for every x86-64: the function is compiled three times (SSE2, AVX2, AVX-512), and the loader picks.
+// Belongs on the definition of a function that holds the inner loop; what it calls must be inlined.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__) && \
+    !defined(__SANITIZE_ADDRESS__)
+#define FASTUNLEARN_CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
+#else
+#define FASTUNLEARN_CLONES
+#endif
+
+namespace fastunlearn {
+
+// Calls body(begin, end) over [0, n), in parallel once there is enough to do: `cost` is the number of elements that
+// one index touches. Results must not depend on where the range is cut.
+template <typename Body>
+void parallel_range(int64_t n, int64_t cost, const Body& body) {
+  constexpr int64_t elements_worth_a_thread = 32768;
+  const int64_t grain = std::max<int64_t>(1, elements_worth_a_thread / std::max<int64_t>(1, cost));
+  if (n <= grain) {
+    if (n > 0) body(int64_t{0}, n);
+    return;
+  }
+  torch::stable::parallel_for(0, n, grain, body);
+}
+
+}  // namespace fastunlearn
+
+#ifdef __CUDACC__
+
+#include <cuda_runtime.h>
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/accelerator.h>
+
+// The header declares it only in a CUDA build of torch. Weak, so that the extension also loads beside a CPU torch.
+#ifndef USE_CUDA
+extern "C" AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_index, void** ret_stream);
+#endif
+#pragma weak aoti_torch_get_current_cuda_stream
+
+namespace fastunlearn {
+
+// Makes the tensor's device current for its lifetime and names the stream to launch on.
+class CudaLaunch {
+ public:
+  explicit CudaLaunch(const torch::stable::Tensor& tensor) : guard_(tensor.get_device_index()) {
+    STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream != nullptr, "this PyTorch has no CUDA");
+    void* stream = nullptr;
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
+    stream_ = static_cast<cudaStream_t>(stream);
+  }
+
+  cudaStream_t stream() const { return stream_; }
+
+ private:
+  torch::stable::accelerator::DeviceGuard guard_;
+  cudaStream_t stream_ = nullptr;
+};
+
+// Blocks for a grid-stride loop over n items: enough to fill any GPU, and at least one.
+inline unsigned grid_for(int64_t n, int64_t per_block) {
+  return static_cast<unsigned>(std::clamp<int64_t>((n + per_block - 1) / per_block, 1, 65535));
+}
+
+// After every launch.
+inline void check_launch(const char* op) {
+  const cudaError_t error = cudaGetLastError();
+  STD_TORCH_CHECK(error == cudaSuccess, op, ": kernel launch failed: ", cudaGetErrorString(error));
+}
+
+}  // namespace fastunlearn
+
+#endif  // __CUDACC__

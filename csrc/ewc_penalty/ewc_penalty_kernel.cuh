@@ -1,0 +1,32 @@
+// Device bodies of ewc_penalty besides the shared one: the value, and the factor of a stored gradient.
+#pragma once
+
+#include "ewc_penalty/weighted_square_kernel.cuh"
+
+namespace fastunlearn::ewc_penalty {
+
+using namespace weighted_square;
+
+__global__ void __launch_bounds__(block_threads)
+    ewc_penalty_kernel(const double* sums, int64_t count, double weight, void* value, bool is_double) {
+  const double sum = sum_of_sums(sums, count);
+  if (threadIdx.x == 0) store_scalar(value, is_double, weight * sum);
+}
+
+// Leaves at once where the factor is 1, as it is when the penalty is a summand of the loss.
+template <typename T>
+__global__ void __launch_bounds__(block_threads)
+    scale_gradients_kernel(const Table table, const void* factor, bool is_double) {
+  using Acc = accumulate_t<T>;
+  const double by = is_double ? *static_cast<const double*>(factor) : *static_cast<const float*>(factor);
+  if (by == 1.0) return;
+  const int t = tensor_of_block(table, blockIdx.x);
+  const int64_t begin = (static_cast<int>(blockIdx.x) - table.first_block[t]) * block_span;
+  const int64_t end = begin + block_span < table.numel[t] ? begin + block_span : table.numel[t];
+  T* grad = static_cast<T*>(table.grad[t]);
+  for (int64_t i = begin + threadIdx.x; i < end; i += block_threads) {
+    grad[i] = static_cast<T>(static_cast<Acc>(by) * static_cast<Acc>(grad[i]));
+  }
+}
+
+}  // namespace fastunlearn::ewc_penalty

@@ -1,0 +1,22 @@
+// One tensor of the lists as the kernels see it.
+#pragma once
+
+#include <cstdint>
+
+#include "common/dtype.h"
+
+namespace fastunlearn {
+
+// Element i of all four arrays belongs together. A missing Fisher counts as ones, a missing gradient is not
+// wanted.
+struct Parameter {
+  ScalarType dtype;
+  int64_t numel;
+  double weight;
+  const void* param;
+  const void* anchor;
+  const void* fisher;
+  void* grad;
+};
+
+}  // namespace fastunlearn

@@ -1,0 +1,136 @@
+"""Bundles: a folder that holds a trained model and everything needed to unlearn from it and to judge the result.
+
+| file | holds |
+|---|---|
+| ``config.yaml`` | architecture, provenance, path-length mean, classifier errors, unlearning defaults |
+| ``generator.safetensors``, ``generator_ema…``, ``discriminator…`` | the networks |
+| ``classifier.safetensors``, ``classifier_2…`` | optional: the scorer, and a second one on which nothing selects |
+| ``statistics.npz`` | optional: classifier features of the data, whole and without each class |
+| ``card.md`` | what people should know before they use it |
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from .config import from_dict, read_yaml, to_dict
+from .errors import FastUnlearnError
+from .evaluation.suite import Judges
+from .files import atomic_write
+from .metrics import DigitStatistics
+from .models.classifiers import load_classifier
+from .models.stylegan2 import StyleGAN2, StyleGAN2Config
+from .training.classifier import read_classifier_error
+
+PRETRAINED = Path(__file__).parent / "pretrained"
+
+
+def load(name: str | Path, device: str | torch.device = "cpu") -> StyleGAN2:
+    """The model of a bundle: ``fastunlearn.load("mnist32")``, or the path of a bundle folder.
+
+    Raises:
+        FastUnlearnError: no such bundle, or its files are not what they should be.
+    """
+    return Bundle(name).model().to(device)
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Fill a module from a safetensors file.
+
+    Raises:
+        FastUnlearnError: the file is missing, truncated, or of another architecture.
+    """
+    try:
+        module.load_state_dict(load_file(path))
+    except (SafetensorError, OSError) as error:
+        raise FastUnlearnError(f"{path}: not a readable safetensors file ({error})") from error
+    except RuntimeError as error:
+        detail = " ".join(str(error).split())
+        raise FastUnlearnError(f"{path}: weights of another architecture ({detail[:300]})") from error
+
+
+def save_weights(module: nn.Module, path: Path) -> None:
+    """Write a module's state dict as safetensors, complete or not at all."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    with atomic_write(path) as temporary:
+        try:
+            save_file(state, temporary)
+        except SafetensorError as error:
+            raise FastUnlearnError(f"cannot write {path}: {error}") from error
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle by the name of a shipped one or by its folder."""
+
+    name: str | Path
+
+    def __post_init__(self):
+        if not (self.folder / "config.yaml").is_file():
+            shipped = ", ".join(sorted(p.parent.name for p in PRETRAINED.glob("*/config.yaml"))) or "none"
+            raise FastUnlearnError(
+                f"{self.name}: no such bundle; give a folder with a config.yaml, or one of: {shipped}"
+            )
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+        shipped = PRETRAINED / self.name
+        return shipped if len(Path(self.name).parts) == 1 and shipped.is_dir() else Path(self.name)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What config.yaml holds."""
+        return read_yaml(self.folder / "config.yaml")
+
+    def model(self) -> StyleGAN2:
+        """The networks."""
+        where, config = self.folder / "config.yaml", self.config
+        if config.get("arch") != StyleGAN2.arch:
+            raise FastUnlearnError(f"{where}: arch must be {StyleGAN2.arch}, got {config.get('arch')!r}")
+        model = StyleGAN2(from_dict(StyleGAN2Config, config.get("model", {}), f"{where}: model"))
+        for name, module in model.modules().items():
+            load_weights(module, self.folder / f"{name}.safetensors")
+        model.path_length_mean = float(config.get("path_length_mean", 0.0))
+        return model
+
+    def judges(self) -> Judges:
+        """The classifiers with what they tell of their own errors, and the data's statistics, as far as they are here.
+
+        Raises:
+            FastUnlearnError: the bundle has no classifier, or a file is damaged.
+        """
+        classifier, second, statistics = (
+            self.folder / name for name in ("classifier.safetensors", "classifier_2.safetensors", "statistics.npz")
+        )
+        return Judges(
+            classifier=load_classifier(classifier),
+            classifier_errors=read_classifier_error(classifier),
+            second_classifier=load_classifier(second) if second.exists() else None,
+            second_errors=read_classifier_error(second) if second.exists() else None,
+            statistics=DigitStatistics.load(statistics) if statistics.exists() else None,
+        )
+
+
+def save_bundle(model: StyleGAN2, folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write a model's networks and config.yaml; `facts` is stored beside the architecture.
+
+    config.yaml comes last: a folder without it is no bundle.
+    """
+    for name, module in model.modules().items():
+        save_weights(module, folder / f"{name}.safetensors")
+    config = {
+        "arch": model.arch,
+        "model": to_dict(model.config),
+        "path_length_mean": model.path_length_mean,
+        **facts,
+    }
+    with atomic_write(folder / "config.yaml") as temporary:
+        temporary.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))

@@ -1,0 +1,63 @@
+"""The command line: one file per command; flags and help texts come from the dataclasses."""
+
+import sys
+from collections.abc import Sequence
+
+import tyro
+
+from ..errors import FastUnlearnError
+from .doctor import Doctor
+from .evaluate import Evaluate
+from .sample import Sample
+from .train import Train
+from .train_classifier import TrainClassifier
+from .unlearn import Unlearn
+
+COMMANDS = {
+    "train": Train,
+    "train-classifier": TrainClassifier,
+    "sample": Sample,
+    "unlearn": Unlearn,
+    "evaluate": Evaluate,
+    "doctor": Doctor,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; 0 when it did its work, 2 with one line on stderr when it could not."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(overview())
+        return 0
+    name, *rest = arguments
+    try:
+        if name not in COMMANDS:
+            raise FastUnlearnError(f"unknown command '{name}'; the commands are {', '.join(COMMANDS)}")
+        parse(name, rest).run()
+    except FastUnlearnError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; --resume continues from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parse(name: str, arguments: list[str]) -> object:
+    """The command's dataclass, filled from its flags on top of the defaults that its files name."""
+    command = COMMANDS[name]
+    return tyro.cli(
+        command,
+        prog=f"fastunlearn {name}",
+        args=arguments,
+        default=command.defaults(arguments) if hasattr(command, "defaults") else None,
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.ConsolidateSubcommandArgs, tyro.conf.FlagConversionOff),
+    )
+
+
+def overview() -> str:
+    """The commands with their first sentences."""
+    lines = [f"  {name:18}{cls.__doc__.splitlines()[0]}" for name, cls in COMMANDS.items()]
+    return "\n".join(
+        ["usage: fastunlearn COMMAND [options]", "", *lines, "", "fastunlearn COMMAND --help shows the options."]
+    )

@@ -1,0 +1,60 @@
+"""``fastunlearn evaluate RUN``: did it forget, and at what price?"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import tyro
+
+from ..bundle import Bundle
+from ..config import read_yaml
+from ..errors import FastUnlearnError
+from ..evaluation import check, compare, find_pairs, histogram, observe, summary_table
+from ..evaluation.pictures import before_after
+from ..models.classifiers import load_classifier
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Compare a run's unlearned bundle with the one it came from: report.json, before_after.png, histogram.png.
+
+    Attributes:
+        folder: of an `unlearn` run.
+        n: paired latents; digit-feature FIDs are comparable for 15,000 only.
+        seed: of the latents; others than those that training and selection saw, whatever its value.
+        classifier: TorchScript or safetensors classifier; None takes the one of the original's bundle.
+        progress: whether to show progress bars.
+    """
+
+    folder: tyro.conf.Positional[Path]
+    n: int = 15_000
+    seed: int = 0
+    classifier: Path | None = None
+    progress: bool = True
+
+    def run(self) -> None:
+        """Do it."""
+        if not (self.folder / "bundle" / "config.yaml").exists():
+            raise FastUnlearnError(f"{self.folder}: holds no finished unlearning run (no bundle in it)")
+        settings = read_yaml(self.folder / "config.yaml")
+        forget, base, after = int(settings["forget"]), Bundle(settings["gan"]), Bundle(self.folder / "bundle")
+        original, unlearned = base.model(), after.model()
+        judges = base.judges()
+        if self.classifier is not None:
+            judges = replace(
+                judges,
+                classifier=load_classifier(self.classifier),
+                classifier_errors=None,
+                feature_extractor=judges.classifier,
+            )
+        check(original, unlearned, judges, forget)
+        before, now = (
+            observe(model, judges, n=self.n, seed=self.seed, progress=name if self.progress else None)
+            for name, model in (("before", original), ("after", unlearned))
+        )
+        report = compare(before, now, judges, forget)
+        report.save(self.folder / "report.json")
+        histogram(report, self.folder / "histogram.png")
+        pairs = find_pairs(original, unlearned, judges.classifier, seed=self.seed)
+        before_after(pairs, forget, self.folder / "before_after.png")
+        print(summary_table(report))
+        print(f"\n{self.folder / 'before_after.png'}\n{self.folder / 'report.json'}")

@@ -1,0 +1,15 @@
+"""Unlearning methods: each says what is minimised, by whom, on which data, for how long."""
+
+from .adapt_then_unlearn import AdaptConfig, AdaptThenUnlearn, AdaptThenUnlearnConfig
+from .extrapolation import Extrapolation, ExtrapolationConfig
+from .registry import METHODS, unlearn
+
+__all__ = [
+    "METHODS",
+    "AdaptConfig",
+    "AdaptThenUnlearn",
+    "AdaptThenUnlearnConfig",
+    "Extrapolation",
+    "ExtrapolationConfig",
+    "unlearn",
+]

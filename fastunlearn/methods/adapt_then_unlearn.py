@@ -1,0 +1,164 @@
+"""Adapt-then-Unlearn (arXiv 2309.14054): learn what must go, then train away from it in parameter space.
+
+| symbol | here |
+|---|---|
+| θ_G, φ_D | the model's generator and discriminator |
+| S_n, S_p | undesired and desired images of the `Feedback` |
+| θ_N^j, k | adapted generators, `n_adapted` of them |
+| λ, F | `ewc_weight`, `fisher` |
+| γ, α | `gamma`, `alpha` |
+"""
+
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import Tensor, nn
+
+from .. import ops
+from ..feedback import Feedback
+from ..models.protocol import GenerativeModel
+from ..training.adversarial import AdversarialConfig, Networks, adversarial_phase
+from ..training.loop import Images, Phase, Terms
+from .fisher import FisherKind, fisher_information
+
+Phases = Generator[Phase, None, GenerativeModel]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptConfig:
+    """Stage 1, negative adaptation.
+
+    Attributes:
+        n_adapted: k ≥ 1, how many adapted generators; they differ in their random streams.
+        adapt_steps: training steps of each.
+        ewc_weight: λ ≥ 0 of the elastic weight consolidation. [paper: 5e8]
+        ewc_scale: a further factor; 0.5 as in the reference code, 1 as printed.
+        fisher: how F is estimated, see `fisher_information`; "atu" is what the paper's experiments ran.
+    """
+
+    n_adapted: int = 3
+    adapt_steps: int = 2000
+    ewc_weight: float = 5e8
+    ewc_scale: float = 0.5
+    fisher: FisherKind = "atu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptThenUnlearnConfig:
+    """Both stages; defaults are the paper's for MNIST.
+
+    Attributes:
+        adapt: stage 1.
+        unlearn_steps: training steps of stage 2. [paper: 1000]
+        repulsion: "il2" 1/d², "nl2" −d², "el2" exp(−α d²) of d² = ‖θ − θ_N‖².
+        gamma: γ ≥ 0, the weight of the repulsion. [paper: 0.1 to 10 for il2 and nl2, 10 to 500 for el2]
+        alpha: α > 0 of el2 [paper: 0.001 to 0.1]; "auto" is 1/d² at the start of stage 2.
+        distance: "l2" is the paper's ‖·‖²; "tensor-mse" is the reference code's sum of per-tensor means, in which an
+            entry of a small tensor weighs more.
+        reduce: "mean-inside" is the loss of the mean squared distance to the adapted generators, whose cost does not
+            depend on k; "per-model" is the mean of the losses, which keeps and reads k generators.
+        game: losses and optimisers of both stages.
+    """
+
+    adapt: AdaptConfig = field(default_factory=AdaptConfig)
+    unlearn_steps: int = 1000
+    repulsion: Literal["il2", "nl2", "el2"] = "el2"
+    gamma: float = 100.0
+    alpha: float | Literal["auto"] = "auto"
+    distance: Literal["l2", "tensor-mse"] = "l2"
+    reduce: Literal["mean-inside", "per-model"] = "mean-inside"
+    game: AdversarialConfig = field(default_factory=AdversarialConfig)
+
+
+class AdaptThenUnlearn:
+    """Stage 1: k generators learn the undesired images. Stage 2: the generator learns the desired ones, repelled."""
+
+    name = "adapt-then-unlearn"
+
+    def __init__(self, config: AdaptThenUnlearnConfig | None = None):
+        self.config = config or AdaptThenUnlearnConfig()
+
+    def phases(self, model: GenerativeModel, feedback: Feedback, seed: int = 0) -> Phases:
+        """Yield the phases for `training.loop.run`; return the unlearned model. `model` stays as it was."""
+        config = self.config
+        adapted = yield from negative_adaptation(model, feedback, config.adapt, config.game, seed)
+        networks = Networks(model, model.generator)  # θ ← θ_G, φ ← φ_D
+        repulsion = Repulsion(list(networks.generator.parameters()), adapted, config)
+        desired = Images.of(feedback.images(model, undesired=False))
+        yield adversarial_phase(  # L1-L6
+            "unlearn", networks, desired, config.unlearn_steps, config.game, extra=repulsion.terms
+        )
+        return networks.model
+
+
+def negative_adaptation(
+    model: GenerativeModel, feedback: Feedback, config: AdaptConfig, game: AdversarialConfig, seed: int
+) -> Generator[Phase, None, list[list[Tensor]]]:
+    """Stage 1; returns the parameters of the k averaged adapted generators. Lines of the left box."""
+    anchor = model.ema or model.generator  # (differs: the averaged weights, as in the reference code)
+    undesired = Images.of(feedback.images(model, undesired=True))
+    fisher = fisher_information(config.fisher, model, anchor, feedback, seed)
+    frozen = {name: parameter.detach() for name, parameter in anchor.named_parameters()}
+    adapted = []
+    for j in range(config.n_adapted):  # L1
+        networks = Networks(model, anchor)  # L2
+        weights = dict(networks.generator.named_parameters())
+
+        def consolidation(weights: dict[str, nn.Parameter] = weights) -> Terms:  # L6
+            return {
+                "ewc": ops.ewc_penalty(
+                    [weights[name] for name in fisher],
+                    [frozen[name] for name in fisher],
+                    list(fisher.values()),
+                    weight=config.ewc_weight * config.ewc_scale,
+                )
+            }
+
+        yield adversarial_phase(  # L3-L8
+            f"adapt-{j}", networks, undesired, config.adapt_steps, game, extra=consolidation
+        )
+        adapted.append([p.detach() for p in networks.ema.parameters()])  # L9
+    return adapted
+
+
+class Repulsion:
+    """γ·L_repulsion (Eq. 6) of a generator's parameters from the adapted ones, as a term for its loss."""
+
+    def __init__(self, parameters: list[nn.Parameter], adapted: list[list[Tensor]], config: AdaptThenUnlearnConfig):
+        self.parameters, self.config = parameters, config
+        self.tensor_weights = [1 / p.numel() for p in parameters] if config.distance == "tensor-mse" else None
+        if config.reduce == "mean-inside":  # the k generators collapse to their mean and one number
+            mean = ops.AnchorMean(self.tensor_weights)
+            for anchors in adapted:
+                mean.add(anchors)
+            self.targets = [(mean.mean, mean.spread)]
+        else:
+            self.targets = [(anchors, 0.0) for anchors in adapted]
+        self.alpha = self._alpha()
+
+    def terms(self) -> Terms:
+        """The named, weighted term."""
+        losses = [
+            ops.parameter_repulsion(
+                self.parameters,
+                anchors,
+                kind=self.config.repulsion,
+                alpha=self.alpha,
+                spread=spread,
+                tensor_weights=self.tensor_weights,
+                weight=self.config.gamma / len(self.targets),
+            )
+            for anchors, spread in self.targets
+        ]
+        return {"repulsion": sum(losses)}
+
+    def _alpha(self) -> float:
+        """α, or 1/d² of the start, where exp(−α d²) falls steepest in d²/α."""
+        if self.config.alpha != "auto":
+            return self.config.alpha
+        distances = [
+            float(ops.squared_distance(self.parameters, anchors, self.tensor_weights)) + spread
+            for anchors, spread in self.targets
+        ]
+        return len(distances) / sum(distances)

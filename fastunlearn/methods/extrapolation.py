@@ -1,0 +1,67 @@
+"""Extrapolation in parameter space (arXiv 2309.14054, Figure 1b): step away from the adapted generators, untrained."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from .. import ops
+from ..feedback import Feedback
+from ..models.protocol import GenerativeModel
+from ..training.adversarial import AdversarialConfig, Networks
+from .adapt_then_unlearn import AdaptConfig, Phases, negative_adaptation
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtrapolationConfig:
+    """θ = θ_G + s·mean_j(θ_N^j − θ_G).
+
+    Attributes:
+        scale: s; below 0 unlearns, 1 is the mean of the adapted generators.
+        adapt: stage 1.
+        game: losses and optimisers of stage 1.
+    """
+
+    scale: float = -1.0
+    adapt: AdaptConfig = field(default_factory=AdaptConfig)
+    game: AdversarialConfig = field(default_factory=AdversarialConfig)
+
+
+class Extrapolation:
+    """Adapt as Adapt-then-Unlearn does, then move the averaged generator along the line, without any training."""
+
+    name = "extrapolation"
+
+    def __init__(self, config: ExtrapolationConfig | None = None):
+        self.config = config or ExtrapolationConfig()
+
+    def phases(self, model: GenerativeModel, feedback: Feedback, seed: int = 0) -> Phases:
+        """Yield stage 1 for `training.loop.run`; return the moved model. `model` stays as it was."""
+        config = self.config
+        adapted = ops.AnchorMean()
+        for anchors in (yield from negative_adaptation(model, feedback, config.adapt, config.game, seed)):
+            adapted.add(anchors)
+        moved = Networks(model, model.ema or model.generator).model
+        for generator in (moved.generator, moved.ema):
+            extrapolate_(generator, adapted.mean, config.scale)
+        return moved
+
+
+@torch.no_grad()
+def extrapolate_(generator: nn.Module, towards: list[Tensor], scale: float) -> None:
+    """θ ← θ + scale·(towards − θ), in place."""
+    torch._foreach_lerp_(list(generator.parameters()), towards, scale)
+
+
+@contextlib.contextmanager
+def extrapolated(generator: nn.Module, towards: list[Tensor], scale: float) -> Iterator[nn.Module]:
+    """The generator moved for the length of a block, for sweeps over `scale`; its weights come back exactly."""
+    before = [p.detach().clone() for p in generator.parameters()]
+    extrapolate_(generator, towards, scale)
+    try:
+        yield generator
+    finally:
+        with torch.no_grad():
+            torch._foreach_copy_(list(generator.parameters()), before)

@@ -1,0 +1,44 @@
+"""Every method by its name on the command line, and the call that runs one."""
+
+from pathlib import Path
+
+from ..feedback import Feedback
+from ..models.protocol import GenerativeModel
+from ..training.loop import LoopConfig, run
+from .adapt_then_unlearn import AdaptThenUnlearn, AdaptThenUnlearnConfig
+from .extrapolation import Extrapolation, ExtrapolationConfig
+
+Method = AdaptThenUnlearn | Extrapolation
+METHODS = {
+    AdaptThenUnlearn.name: (AdaptThenUnlearn, AdaptThenUnlearnConfig),
+    Extrapolation.name: (Extrapolation, ExtrapolationConfig),
+}
+
+
+def unlearn(
+    model: GenerativeModel,
+    method: Method,
+    feedback: Feedback,
+    out: str | Path,
+    loop: LoopConfig | None = None,
+) -> GenerativeModel:
+    """Run a method: ``unlearn(load("mnist32"), AdaptThenUnlearn(), feedback, "runs/8")``.
+
+    Args:
+        model: what knows too much; stays as it was.
+        method: with its config.
+        feedback: what is undesired.
+        out: folder for checkpoints, metrics and sample grids; the same call on it resumes a run that was stopped.
+        loop: how to run.
+
+    Returns:
+        The unlearned model.
+
+    Raises:
+        FastUnlearnError: feedback without undesired or desired images or for another generator, a loss that is not
+            finite, a file that cannot be read or written.
+    """
+    loop = loop or LoopConfig()
+    feedback.require()
+    feedback.check_model(model)
+    return run(method.phases(model, feedback, loop.seed), Path(out), loop)

@@ -1,0 +1,44 @@
+"""Numbers that say how much a generator forgot, and what that cost."""
+
+from .frechet import FeatureStatistics, frechet_distance
+from .statistics import (
+    DIGIT_FID_SAMPLES,
+    DigitStatistics,
+    digit_fid,
+    digit_statistics,
+    extract_features,
+    predict,
+)
+from .unlearning import (
+    ClassHistogram,
+    ClassifierError,
+    PercentageUnlearned,
+    ShareRatios,
+    class_histogram,
+    corrected_percentage_unlearned,
+    corrected_share,
+    percentage_unlearned,
+    share_ratios,
+    wilson_interval,
+)
+
+__all__ = [
+    "DIGIT_FID_SAMPLES",
+    "ClassHistogram",
+    "ClassifierError",
+    "DigitStatistics",
+    "FeatureStatistics",
+    "PercentageUnlearned",
+    "ShareRatios",
+    "class_histogram",
+    "corrected_percentage_unlearned",
+    "corrected_share",
+    "digit_fid",
+    "digit_statistics",
+    "extract_features",
+    "frechet_distance",
+    "percentage_unlearned",
+    "predict",
+    "share_ratios",
+    "wilson_interval",
+]

@@ -1,0 +1,21 @@
+"""The public ops. Each is one folder in ``kernels/``: formula, reference, native kernels and measurements."""
+
+from .kernels.bias_act.op import bias_act
+from .kernels.ewc_penalty.op import ewc_penalty
+from .kernels.modulated_conv2d.op import modulated_conv2d
+from .kernels.parameter_repulsion.op import AnchorMean, parameter_repulsion, squared_distance
+from .kernels.upfirdn2d.op import downsample2d, filter2d, setup_filter, upfirdn2d, upsample2d
+
+__all__ = [
+    "AnchorMean",
+    "bias_act",
+    "downsample2d",
+    "ewc_penalty",
+    "filter2d",
+    "modulated_conv2d",
+    "parameter_repulsion",
+    "setup_filter",
+    "squared_distance",
+    "upfirdn2d",
+    "upsample2d",
+]

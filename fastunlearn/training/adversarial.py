@@ -1,0 +1,140 @@
+"""The adversarial game of StyleGAN2 as a `Phase`: what pre-training, every stage of unlearning and baselines share."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..models.protocol import GenerativeModel
+from .loop import Average, Images, Lazy, Phase, Player, Terms
+from .losses import discriminator_loss, generator_loss
+from .regularizers import PathLength, r1_penalty
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdversarialConfig:
+    """The game's settings; defaults are those of the StyleGAN2 code the papers build on.
+
+    Attributes:
+        batch_size: images per step of each player, ≥ 1.
+        lr: Adam's learning rate, before the correction for lazy regularisers.
+        r1: weight of R1; the loss adds r1/2·‖∇D‖². 10 suits 256 px; small images want about 0.0002·pixels/batch_size.
+        r1_every: steps between two R1 steps.
+        path: weight of the path-length regulariser; 0 turns it off.
+        path_every: steps between two path-length steps.
+        path_batch_shrink: the path-length batch is batch_size divided by this.
+        mixing: probability of style mixing for a sample, in [0, 1].
+        ema_images: images over which the averaged generator forgets half of its past.
+    """
+
+    batch_size: int = 16
+    lr: float = 0.002
+    r1: float = 10.0
+    r1_every: int = 16
+    path: float = 2.0
+    path_every: int = 4
+    path_batch_shrink: int = 2
+    mixing: float = 0.9
+    ema_images: float = 10_000
+
+
+class Networks:
+    """The networks of one game, moved in place, as a `GenerativeModel` of their own.
+
+    Args:
+        model: stays as it was; its discriminator and latents are used.
+        generator: where player and average start: the model's raw or its averaged generator.
+    """
+
+    def __init__(self, model: GenerativeModel, generator: nn.Module):
+        self._model = copy.copy(model)
+        self.generator = self._model.generator = copy.deepcopy(generator)
+        self.ema = self._model.ema = copy.deepcopy(generator)
+        self.discriminator = self._model.discriminator = copy.deepcopy(model.discriminator)
+        self.path_length = PathLength()
+        self.path_length.mean.fill_(getattr(model, "path_length_mean", 0.0))
+
+    @property
+    def model(self) -> GenerativeModel:
+        """The networks as they are now."""
+        self._model.path_length_mean = float(self.path_length.mean)
+        return self._model
+
+
+def sample_fake(networks: Networks, n: int, mixing: float) -> Tensor:
+    """n generated images [n, C, H, W]; a style-based generator changes a sample's style at a random layer with
+    probability `mixing`, any other generator is called with n latents.
+    """
+    g, latent_dim = networks.generator, networks.model.latent_dim
+    device = next(g.parameters()).device
+    if mixing == 0 or not hasattr(g, "mix"):
+        return g(torch.randn(n, latent_dim, device=device))
+    first, second = g.mapping(torch.randn(2 * n, latent_dim, device=device)).chunk(2)
+    crossover = torch.randint(1, g.n_styles, (n,), device=device)
+    crossover[torch.rand(n, device=device) >= mixing] = g.n_styles
+    return g.synthesis(g.mix(first, second, crossover))
+
+
+def adversarial_phase(
+    name: str,
+    networks: Networks,
+    data: Images,
+    steps: int,
+    config: AdversarialConfig,
+    extra: Callable[[], Terms] | None = None,
+) -> Phase:
+    """D against G with lazy R1 and path length, an averaged generator, and a method's own terms in G's loss.
+
+    Args:
+        name: of the phase.
+        networks: moved in place.
+        data: real images, or those that play their part.
+        steps: how long.
+        config: settings.
+        extra: further named terms of the generator's loss, functions of its weights.
+    """
+    g, d, latent_dim = networks.generator, networks.discriminator, networks.model.latent_dim
+    n_path = max(1, config.batch_size // config.path_batch_shrink)
+
+    def discriminator_terms(real: Tensor) -> Terms:
+        with torch.no_grad():
+            fake = sample_fake(networks, len(real), config.mixing)
+        return {"adversarial": discriminator_loss(d(real), d(fake))}
+
+    def generator_terms(real: Tensor) -> Terms:
+        fake = sample_fake(networks, len(real), config.mixing)
+        return {"adversarial": generator_loss(d(fake)), **(extra() if extra else {})}
+
+    def r1_terms(real: Tensor) -> Terms:
+        return {"r1": config.r1 / 2 * r1_penalty(d, real)}
+
+    def path_terms(real: Tensor) -> Terms:
+        z = torch.randn(n_path, latent_dim, device=real.device)
+        return {"path": config.path * networks.path_length(g, z)}
+
+    def sample() -> Tensor:
+        z = networks.model.sample_latents(64, torch.Generator().manual_seed(0))
+        return networks.model.generate(z, torch.arange(64))
+
+    r1 = (Lazy(config.r1_every, r1_terms),) if config.r1 else ()
+    path = (Lazy(config.path_every, path_terms),) if config.path else ()
+    return Phase(
+        name=name,
+        steps=steps,
+        modules={
+            "generator": g,
+            "generator_ema": networks.ema,
+            "discriminator": d,
+            "path_length": networks.path_length,
+        },
+        players={
+            "d": Player(list(d.parameters()), discriminator_terms, config.lr, lazy=r1),
+            "g": Player(list(g.parameters()), generator_terms, config.lr, lazy=path),
+        },
+        data=data,
+        batch_size=config.batch_size,
+        averages=(Average(g, networks.ema, 0.5 ** (config.batch_size / config.ema_images)),),
+        sample=sample,
+    )

@@ -1,0 +1,321 @@
+"""The one training loop. A method yields phases; the loop runs them and owns everything a phase does not say."""
+
+import hashlib
+import math
+from collections.abc import Callable, Generator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from ..errors import FastUnlearnError
+from .run_state import MetricsFile, RunState
+
+Terms = Mapping[str, Tensor]
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Lazy:
+    """A regulariser computed every `every` steps, its weight multiplied by `every`; always in float32.
+
+    Attributes:
+        every: steps between two computations, ≥ 1.
+        terms: real images [N, C, H, W] → named weighted terms.
+    """
+
+    every: int
+    terms: Callable[[Tensor], Terms]
+
+
+@dataclass(frozen=True)
+class Player:
+    """Parameters and what moves them.
+
+    Attributes:
+        parameters: what this player's Adam changes; every other player's parameters are frozen meanwhile.
+        terms: real images [N, C, H, W] → named terms, whose sum is minimised.
+        lr: Adam's learning rate.
+        betas: Adam's β.
+        lazy: regularisers with steps of their own.
+    """
+
+    parameters: list[nn.Parameter]
+    terms: Callable[[Tensor], Terms]
+    lr: float
+    betas: tuple[float, float] = (0.0, 0.99)
+    lazy: tuple[Lazy, ...] = ()
+
+    def optimizer(self) -> torch.optim.Adam:
+        """Adam with lr·c and β^c, c = Π n/(n+1) over the lazy intervals, so that laziness keeps Adam's time scale."""
+        c = math.prod(r.every / (r.every + 1) for r in self.lazy)
+        return torch.optim.Adam(self.parameters, lr=self.lr * c, betas=tuple(b**c for b in self.betas), foreach=True)
+
+
+@dataclass(frozen=True)
+class Average:
+    """Exponential moving average: target ← decay·target + (1 − decay)·source after every step."""
+
+    source: nn.Module
+    target: nn.Module
+    decay: float
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """One step."""
+        target, source = list(self.target.parameters()), list(self.source.parameters())
+        torch._foreach_lerp_(target, source, 1 - self.decay)
+        for to, buffer in zip(self.target.buffers(), self.source.buffers(), strict=True):
+            to.copy_(buffer)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stretch of training.
+
+    Attributes:
+        name: unique in its run; names its files and its random stream.
+        steps: how long.
+        modules: everything with a state: networks, averages, regularisers with running means.
+        players: in the order in which they move in a step.
+        data: number of images and a function from int64 indices to float32 images [N, C, H, W] in [−1, 1].
+        batch_size: images per step.
+        averages: moving averages.
+        sample: draws a grid of images for people to look at, or None.
+    """
+
+    name: str
+    steps: int
+    modules: dict[str, nn.Module]
+    players: dict[str, Player]
+    data: "Images"
+    batch_size: int
+    averages: tuple[Average, ...] = ()
+    sample: Callable[[], Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class Images:
+    """n images behind an index."""
+
+    n: int
+    batch: Callable[[Tensor], Tensor]
+
+    @classmethod
+    def of(cls, images: Tensor) -> "Images":
+        """Images [n, C, H, W] that are at hand."""
+        return cls(len(images), images.__getitem__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    """How a run is carried out; none of it changes what is minimised.
+
+    Attributes:
+        seed: of everything random. A run is reproduced bit for bit by its seed on the same machine and threads.
+        device: "auto" (CUDA if there is one), "cpu", "cuda" or "cuda:1".
+        precision: "float32", or "bf16" for bfloat16 autocast; lazy regularisers are always computed in float32.
+        checkpoint_every: steps between checkpoints.
+        log_every: steps between lines in metrics.jsonl and TensorBoard.
+        grid_every: steps between sample grids; 0 for none.
+        progress: whether to show a progress bar.
+    """
+
+    seed: int = 0
+    device: str = "auto"
+    precision: Literal["float32", "bf16"] = "float32"
+    checkpoint_every: int = 500
+    log_every: int = 20
+    grid_every: int = 500
+    progress: bool = True
+
+    def resolved_device(self) -> torch.device:
+        """The device that `device` stands for."""
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(self.device)
+
+
+def run(phases: Generator[Phase, None, Result], folder: Path, config: LoopConfig) -> Result:
+    """Drive a method's phases to the end and return what the method returns.
+
+    A phase that already stands finished in `folder` is not run: its modules get their stored weights, and a phase
+    with a checkpoint continues from it. So the same call resumes a run that was killed anywhere, bit for bit:
+    randomness depends on (seed, phase, step) alone, and all other state is in the checkpoint.
+
+    Args:
+        phases: yields `Phase`s; when it is resumed, the modules of the phase it yielded have been trained.
+        folder: the run's folder.
+        config: how to run.
+
+    Raises:
+        FastUnlearnError: a loss is not finite, a checkpoint cannot be read or written.
+    """
+    state = RunState(folder)
+    try:
+        while True:
+            phase = next(phases)
+            if (result := state.finished(phase.name)) is not None:
+                _restore(phase.modules, result)
+            else:
+                _run_phase(phase, state, config)
+                state.finish(phase.name, _snapshot(phase.modules))
+    except StopIteration as stop:
+        return stop.value
+
+
+def _snapshot(parts: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: part.state_dict() for name, part in parts.items()}
+
+
+def _restore(parts: Mapping[str, Any], states: Mapping[str, Any]) -> None:
+    for name, part in parts.items():
+        part.load_state_dict(states[name])
+
+
+def _run_phase(phase: Phase, state: RunState, config: LoopConfig) -> None:
+    device = config.resolved_device()
+    for module in phase.modules.values():
+        module.to(device)
+    optimizers = {name: player.optimizer() for name, player in phase.players.items()}
+    log = Log(state.folder, phase, config)
+    start = 0
+    if (saved := state.checkpoint(phase.name)) is not None:
+        start = saved["step"]
+        _restore(phase.modules, saved["modules"])
+        _restore(optimizers, saved["optimizers"])
+        log.rewind(start)
+    order = DataOrder(phase.data.n, phase.batch_size, stream_seed(config.seed, phase.name, "data"))
+    with log, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        for step in range(start, phase.steps):
+            torch.manual_seed(stream_seed(config.seed, phase.name, step))
+            real = phase.data.batch(order.indices(step)).to(device)
+            values = {}
+            for name, player in phase.players.items():
+                values |= _move(name, player, phase, optimizers[name], real, step, config.precision)
+            for average in phase.averages:
+                average.update()
+            log.step(step + 1, values)
+            if (step + 1) % config.checkpoint_every == 0 and step + 1 < phase.steps:
+                log.check_finite()
+                snapshot = {"modules": _snapshot(phase.modules), "optimizers": _snapshot(optimizers)}
+                state.save_checkpoint(phase.name, {"step": step + 1, **snapshot})
+
+
+def _move(
+    name: str, player: Player, phase: Phase, optimizer: torch.optim.Optimizer, real: Tensor, step: int, precision: str
+) -> dict[str, Tensor]:
+    """One step of one player: its loss, then those of its regularisers that are due; returns the detached terms."""
+    for other in phase.players.values():
+        for parameter in other.parameters:
+            parameter.requires_grad_(other is player)
+    bf16 = precision == "bf16"
+    values = {}
+    with torch.autocast(real.device.type, torch.bfloat16) if bf16 else nullcontext():
+        terms = player.terms(real)
+    values |= _descend(name, terms, optimizer, weight=1)
+    for lazy in player.lazy:
+        if step % lazy.every == 0:
+            values |= _descend(name, lazy.terms(real), optimizer, weight=lazy.every)
+    return values
+
+
+def _descend(name: str, terms: Terms, optimizer: torch.optim.Optimizer, weight: int) -> dict[str, Tensor]:
+    optimizer.zero_grad(set_to_none=True)
+    (sum(terms.values()) * weight).backward()
+    optimizer.step()
+    return {f"{name}/{term}": value.detach() for term, value in terms.items()}
+
+
+def stream_seed(seed: int, *names: object) -> int:
+    """Seed of an independent random stream, from the run's seed and the stream's names."""
+    digest = hashlib.blake2b(":".join(map(str, (seed, *names))).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
+
+
+class DataOrder:
+    """Batches of indices, without replacement within an epoch; a pure function of (seed, step).
+
+    An epoch is ⌊n / batch_size⌋ batches of one permutation; with fewer than batch_size images a batch repeats them.
+    """
+
+    def __init__(self, n: int, batch_size: int, seed: int):
+        self.n, self.batch_size, self.seed = n, batch_size, seed
+        self._epoch, self._permutation = -1, torch.empty(0, dtype=torch.int64)
+
+    def indices(self, step: int) -> Tensor:
+        """int64 [batch_size]."""
+        epoch, position = divmod(step, max(1, self.n // self.batch_size))
+        if epoch != self._epoch:
+            rng = torch.Generator().manual_seed(stream_seed(self.seed, epoch))
+            repeats = math.ceil(self.batch_size / self.n)
+            self._permutation = torch.cat([torch.randperm(self.n, generator=rng) for _ in range(repeats)])
+            self._epoch = epoch
+        return self._permutation[position * self.batch_size : (position + 1) * self.batch_size]
+
+
+class Log:
+    """Progress bar, metrics.jsonl, TensorBoard events and sample grids of one phase, and the watch on its losses."""
+
+    def __init__(self, folder: Path, phase: Phase, config: LoopConfig):
+        self.folder, self.phase, self.config = folder, phase, config
+        self.metrics = MetricsFile(folder / "metrics.jsonl")
+        self._start, self._latest, self._means = 0, {}, {}
+
+    def rewind(self, step: int) -> None:
+        """Continue after `step`."""
+        self._start = step
+        self.metrics.rewind(self.phase.name, step)
+
+    def __enter__(self) -> "Log":
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._events = SummaryWriter(self.folder / "tensorboard" / self.phase.name, purge_step=self._start or None)
+        self._bar = tqdm(
+            total=self.phase.steps,
+            initial=self._start,
+            desc=self.phase.name,
+            unit="step",
+            disable=not self.config.progress,
+            dynamic_ncols=True,
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+        self._events.close()
+
+    def step(self, step: int, values: Mapping[str, Tensor]) -> None:
+        """Take the values of a step; write and check them when it is time."""
+        self._latest = {**self._latest, **values}
+        self._bar.update()
+        if step % self.config.log_every == 0 or step == self.phase.steps:
+            self.check_finite()
+            row = {name: float(value) for name, value in self._latest.items()}
+            self.metrics.append(self.phase.name, step, row)
+            for name, value in row.items():
+                self._events.add_scalar(name, value, step)
+            self._bar.set_postfix({name.split("/")[-1]: f"{value:.3g}" for name, value in row.items()})
+        every = self.config.grid_every
+        if self.phase.sample is not None and every and (step % every == 0 or step == self.phase.steps):
+            from ..evaluation.pictures import save_grid
+
+            images = self.phase.sample()
+            save_grid(images, self.folder / "samples" / f"{self.phase.name}-{step:06d}.png", columns=8)
+            self._events.add_images("samples", (images.clamp(-1, 1) + 1) / 2, step)
+
+    def check_finite(self) -> None:
+        """Raise on the first value that is not finite; one synchronisation with the device for all of them."""
+        if not self._latest:
+            return
+        names, values = zip(*self._latest.items(), strict=True)
+        for name, value in zip(names, torch.stack([v.float() for v in values]).tolist(), strict=True):
+            if not math.isfinite(value):
+                raise FastUnlearnError(
+                    f"{self.phase.name}: loss {name} is {value}; lower the learning rate or the weight of that term, "
+                    "then start again, or --resume from the last checkpoint, which is finite"
+                )

@@ -1,0 +1,65 @@
+"""The record of a run: what was asked for, with which versions and kernels, so that it can be repeated."""
+
+import platform
+import sys
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from ..config import read_yaml, to_dict
+from ..errors import FastUnlearnError
+from ..files import atomic_write
+from ..kernels.registry import choices
+
+PACKAGES = ("fastunlearn", "torch", "triton", "numpy", "safetensors")
+
+
+def open_run(folder: Path, config: Any, resume: bool) -> None:
+    """Start a run's folder, or make sure that the one to resume was started with the same settings.
+
+    Writes ``config.yaml`` (all settings, defaults included) and ``environment.yaml`` (versions, kernels, machine).
+
+    Raises:
+        FastUnlearnError: the folder holds another run, or, on resume, a setting differs.
+    """
+    settings = to_dict(config)
+    path = folder / "config.yaml"
+    if path.exists():
+        if not resume:
+            raise FastUnlearnError(f"{folder} holds a run already; give --resume to continue it, or another --out")
+        for key, before in read_yaml(path).items():
+            now = settings.get(key)
+            if now != before:
+                raise FastUnlearnError(f"{folder}: cannot resume with {key} = {now}, it was started with {before}")
+        return
+    if resume and folder.exists() and any(folder.iterdir()):
+        raise FastUnlearnError(f"{folder} holds no config.yaml, so there is no run to resume; leave out --resume")
+    with atomic_write(folder / "environment.yaml") as temporary:
+        temporary.write_text(yaml.safe_dump(environment(), sort_keys=False))
+    with atomic_write(path) as temporary:
+        temporary.write_text(yaml.safe_dump(settings, sort_keys=False))
+
+
+def environment() -> dict[str, Any]:
+    """Versions, the machine and which implementation each op uses."""
+    return {
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "kernels": {f"{c.op} on {c.device}": c.implementation for c in choices() if c.implementation != "none"},
+    }
+
+
+def version(package: str) -> str | None:
+    """Installed version of a package, or None."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,1 @@
+"""StyleGAN2's modulated convolution, without per-sample weights."""

@@ -1,0 +1,234 @@
+import mpmath
+import numpy as np
+import pytest
+import torch
+
+from fastunlearn.errors import FastUnlearnError
+from fastunlearn.metrics import FeatureStatistics, frechet_distance
+
+
+def _covariance(rng, d, rank=None, spread=0.0):
+    """A random covariance whose eigenvalues span 10**spread."""
+    a = rng.standard_normal((d, rank or d)) * 10 ** np.linspace(0, -spread / 2, rank or d)
+    return a @ a.T
+
+
+def _exact(mu1, sigma1, mu2, sigma2):
+    """The definition in 60 digits: tr (Σ₁^½ Σ₂ Σ₁^½)^½ is the sum of the roots of Σ₁ Σ₂'s eigenvalues."""
+    with mpmath.workdps(60):
+        m1, m2, s1, s2 = (mpmath.matrix(np.asarray(v).tolist()) for v in (mu1, mu2, sigma1, sigma2))
+        values, vectors = mpmath.eigsy(s1)
+        root = vectors * mpmath.diag([mpmath.sqrt(max(v, 0)) for v in values]) * vectors.T
+        inner = root * s2 * root
+        cross = mpmath.eigsy((inner + inner.T) / 2, eigvals_only=True)
+        trace = sum(s1[i, i] + s2[i, i] for i in range(s1.rows))
+        difference = m1 - m2
+        squared = sum(v * v for v in difference)
+        return float(squared + trace - 2 * sum(mpmath.sqrt(max(v, 0)) for v in cross))
+
+
+@pytest.mark.parametrize("d", [1, 2, 5, 12])
+@pytest.mark.parametrize("spread", [0, 6])
+def test_against_60_digits(d, spread):
+    rng = np.random.default_rng(d)
+    mu1, mu2 = rng.standard_normal((2, d))
+    sigma1, sigma2 = _covariance(rng, d, spread=spread), _covariance(rng, d, spread=spread)
+    error = abs(frechet_distance(mu1, sigma1, mu2, sigma2) - _exact(mu1, sigma1, mu2, sigma2))
+    assert error <= 1e-12 * (np.trace(sigma1) + np.trace(sigma2) + np.sum((mu1 - mu2) ** 2))
+
+
+@pytest.mark.parametrize(("rank1", "rank2"), [(3, 12), (12, 3), (3, 4)])
+def test_singular_covariances_against_60_digits(rank1, rank2):
+    rng = np.random.default_rng(7)
+    sigma1, sigma2 = _covariance(rng, 12, rank1), _covariance(rng, 12, rank2)
+    mu = np.zeros(12)
+    error = abs(frechet_distance(mu, sigma1, mu, sigma2) - _exact(mu, sigma1, mu, sigma2))
+    assert error <= 1e-6 * (np.trace(sigma1) + np.trace(sigma2))
+
+
+def test_one_dimension_is_the_difference_of_means_and_deviations():
+    # (3 − 1)² + (5 − 2)² = 13
+    assert frechet_distance([3], [[25]], [1], [[4]]) == pytest.approx(13, abs=1e-12)
+
+
+def test_diagonal_covariances():
+    # Means 1 apart in one direction; deviations (1, 2, 3) against (2, 2, 0): 1 + 1 + 0 + 9.
+    mu1, mu2 = np.zeros(3), np.array([0, 1.0, 0])
+    value = frechet_distance(mu1, np.diag([1.0, 4, 9]), mu2, np.diag([4.0, 4, 0]))
+    assert value == pytest.approx(11, abs=1e-12)
+
+
+def test_covariances_on_orthogonal_subspaces_share_nothing():
+    # Nothing to transport along: the distance is the sum of the traces, 2 + 3.
+    sigma1, sigma2 = np.diag([2.0, 0, 0]), np.diag([0, 1.0, 2.0])
+    assert frechet_distance(np.zeros(3), sigma1, np.zeros(3), sigma2) == pytest.approx(5, abs=1e-12)
+
+
+def test_both_without_variance():
+    zero = np.zeros((2, 2))
+    assert frechet_distance([3.0, 0], zero, [0, 4.0], zero) == 25
+
+
+def test_a_rotation_of_a_known_case():
+    # Σ₂ = 9 Σ₁ gives tr(Σ₁) (3 − 1)², whatever Σ₁.
+    sigma = _covariance(np.random.default_rng(3), 84)
+    value = frechet_distance(np.zeros(84), sigma, np.zeros(84), 9 * sigma)
+    assert value == pytest.approx(4 * np.trace(sigma), rel=1e-12)
+
+
+@pytest.mark.parametrize("rank", [84, 10])
+def test_identical_inputs_give_exactly_zero(rank):
+    rng = np.random.default_rng(0)
+    mu, sigma = rng.standard_normal(84), _covariance(rng, 84, rank, spread=3)
+    assert frechet_distance(mu, sigma, mu.copy(), sigma.copy()) == 0.0
+
+
+@pytest.mark.parametrize("size", [1e-3, 1e-6, 1e-9])
+def test_nearly_identical_inputs_are_not_lost_in_cancellation(size):
+    # N(0, I) against N(0, (1 + s)² I) is d s², which 2 tr Σ − 2 tr(…)^½ would lose below s of 1e-8.
+    rotation = np.linalg.qr(np.random.default_rng(0).standard_normal((20, 20)))[0]
+    base = np.diag(np.linspace(1, 2, 20))
+    sigma1, sigma2 = (rotation @ (s * s * base) @ rotation.T for s in (1.0, 1.0 + size))
+    value = frechet_distance(np.zeros(20), sigma1, np.zeros(20), sigma2)
+    assert value >= 0
+    assert value == pytest.approx(np.trace(base) * size**2, rel=1e-2, abs=1e-26)
+
+
+def test_symmetric_and_never_negative():
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        mu1, mu2 = rng.standard_normal((2, 6))
+        sigma1, sigma2 = _covariance(rng, 6, rng.integers(1, 7)), _covariance(rng, 6, rng.integers(1, 7))
+        there = frechet_distance(mu1, sigma1, mu2, sigma2)
+        back = frechet_distance(mu2, sigma2, mu1, sigma1)
+        assert there == pytest.approx(back, rel=1e-6)
+        assert there > 0
+
+
+def test_tensors_are_welcome():
+    eye = torch.eye(3)
+    assert frechet_distance(torch.zeros(3), eye, torch.ones(3), eye) == 3.0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mu2": np.zeros(4)}, r"mu2 must be \[3\] as mu1, got \(4,\)"),
+        ({"mu1": np.zeros((3, 1))}, r"mu1 must have 1 dimensions and not be empty, got \(3, 1\)"),
+        ({"sigma1": np.eye(4)}, r"sigma1 must be \[3, 3\], got \(4, 4\)"),
+        ({"sigma2": np.full((3, 3), np.nan)}, "sigma2 must be finite, got NaN or infinity"),
+        ({"mu1": np.array([0, np.inf, 0])}, "mu1 must be finite"),
+        ({"sigma2": np.triu(np.ones((3, 3)))}, "sigma2 must be symmetric"),
+        ({"sigma1": np.diag([1.0, 1, -1])}, "sigma1 must be positive semidefinite, got the eigenvalue -1"),
+        ({"sigma1": -np.eye(3)}, "sigma1 must be positive semidefinite"),
+    ],
+)
+def test_bad_input_is_refused_by_name(change, message):
+    arguments = {"mu1": np.zeros(3), "sigma1": np.eye(3), "mu2": np.zeros(3), "sigma2": np.eye(3)} | change
+    with pytest.raises(ValueError, match=f"frechet_distance: {message}"):
+        frechet_distance(**arguments)
+
+
+def test_statistics_by_hand():
+    # Columns (0, 2, 4) and (1, 1, 4): means 2 and 2, variances 4 and 3, covariance (2·1 + 0 + 2·2) / 2 = 3.
+    statistics = FeatureStatistics.from_features(torch.tensor([[0.0, 1], [2, 1], [4, 4]]))
+    assert statistics.mean.tolist() == [2, 2]
+    assert statistics.cov == pytest.approx(np.array([[4, 3], [3, 3]]), abs=1e-12)
+    assert statistics.n == 3
+    assert statistics.mean.dtype == statistics.cov.dtype == np.float64
+
+
+def test_statistics_match_numpy_and_do_not_lose_a_small_variance_beside_a_large_mean():
+    x = np.random.default_rng(0).standard_normal((500, 7)) * 1e-3 + 1e4
+    statistics = FeatureStatistics.from_features(x)
+    assert statistics.cov == pytest.approx(np.cov(x, rowvar=False), rel=1e-9)
+    assert np.array_equal(statistics.cov, statistics.cov.T)
+
+
+def test_fewer_features_than_dimensions_are_exact():
+    # 4 points in 12 dimensions, each set in its own 3-dimensional subspace.
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((2, 4, 12))
+    a, b = FeatureStatistics.from_features(x), FeatureStatistics.from_features(y)
+    with mpmath.workdps(60):
+        mx, my = (mpmath.matrix(v.tolist()) for v in (x, y))
+        ones = mpmath.ones(1, 4) / 4
+        cx, cy = mx - mpmath.ones(4, 1) * (ones * mx), my - mpmath.ones(4, 1) * (ones * my)
+        nuclear = sum(mpmath.svd_r(cx * cy.T / 3, compute_uv=False))
+        traces = sum(v * v for v in cx) / 3 + sum(v * v for v in cy) / 3
+        means = sum(v * v for v in ones * mx - ones * my)
+        exact = float(means + traces - 2 * nuclear)
+    assert a.distance(b) == pytest.approx(exact, rel=1e-13)
+    assert a.distance(a) == 0.0
+    assert frechet_distance(a.mean, a.cov, b.mean, b.cov) == pytest.approx(exact, rel=1e-6)
+
+
+def test_distance_with_a_loaded_side_equals_the_function():
+    rng = np.random.default_rng(0)
+    a = FeatureStatistics.from_features(rng.standard_normal((200, 9)))
+    b = FeatureStatistics.from_features(rng.standard_normal((300, 9)) * 2 + 1)
+    bare = FeatureStatistics(b.mean, b.cov, b.n)
+    expected = frechet_distance(a.mean, a.cov, b.mean, b.cov)
+    assert a.distance(b) == pytest.approx(expected, rel=1e-12)
+    assert a.distance(bare) == pytest.approx(expected, rel=1e-12)
+
+
+def test_distance_of_different_widths():
+    a, b = (FeatureStatistics.from_features(np.eye(d)) for d in (2, 3))
+    with pytest.raises(ValueError, match="other must have 2 features, got 3"):
+        a.distance(b)
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        (np.zeros((1, 3)), "must have at least 2 rows, got 1"),
+        (np.zeros(3), "must have 2 dimensions"),
+        (np.array([[0, 1], [np.nan, 2]]), "must be finite"),
+    ],
+)
+def test_unusable_features(features, message):
+    with pytest.raises(ValueError, match=f"from_features: features {message}"):
+        FeatureStatistics.from_features(features)
+
+
+def test_file_keeps_every_bit(tmp_path):
+    path = tmp_path / "s.npz"
+    one = FeatureStatistics.from_features(np.random.default_rng(0).standard_normal((50, 5)))
+    one.save(path)
+    again = FeatureStatistics.load(path)
+    assert np.array_equal(again.mean, one.mean)
+    assert np.array_equal(again.cov, one.cov)
+    assert again.n == 50
+    with np.load(path) as file:
+        assert sorted(file) == ["mu", "n", "sigma"]
+
+
+def _error(path):
+    with pytest.raises(FastUnlearnError) as caught:
+        FeatureStatistics.load(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    return message
+
+
+def test_broken_files(tmp_path):
+    path = tmp_path / "s.npz"
+    assert "no such statistics file" in _error(path)
+    FeatureStatistics.from_features(np.eye(4)).save(path)
+    raw = path.read_bytes()
+    for keep in (0, 10, len(raw) // 2, len(raw) - 1):
+        path.write_bytes(raw[:keep])
+        assert "truncated or damaged" in _error(path)
+    with open(path, "wb") as file:
+        np.save(file, np.zeros(3))
+    assert "truncated or damaged" in _error(path)  # one array, no archive
+    np.savez(path, mu=np.zeros(2), sigma=np.eye(2))
+    assert "statistics without 'n'" in _error(path)
+    np.savez(path, mu=np.zeros(2), sigma=np.eye(3), n=5)
+    assert "sigma must be [2, 2], got (3, 3)" in _error(path)
+    np.savez(path, mu=np.zeros(2), sigma=np.eye(2), n="many")
+    assert "make the file again" in _error(path)
+    np.savez(path, mu=np.array([None, None]), sigma=np.eye(2), n=5)
+    assert "truncated or damaged" in _error(path)  # would need a pickle
