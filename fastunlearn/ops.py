@@ -3,7 +3,7 @@
 from .kernels.bias_act.op import bias_act
 from .kernels.ewc_penalty.op import ewc_penalty
 from .kernels.modulated_conv2d.op import modulated_conv2d
-from .kernels.parameter_repulsion.op import AnchorMean, parameter_repulsion, squared_distance
+from .kernels.parameter_repulsion.op import AnchorMean, largest_alpha, parameter_repulsion, squared_distance, tensor_mse_weights
 from .kernels.upfirdn2d.op import downsample2d, filter2d, setup_filter, upfirdn2d, upsample2d
 
 __all__ = [
@@ -12,10 +12,12 @@ __all__ = [
     "downsample2d",
     "ewc_penalty",
     "filter2d",
+    "largest_alpha",
     "modulated_conv2d",
     "parameter_repulsion",
     "setup_filter",
     "squared_distance",
+    "tensor_mse_weights",
     "upfirdn2d",
     "upsample2d",
 ]

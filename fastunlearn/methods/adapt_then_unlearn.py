@@ -127,38 +127,31 @@ class Repulsion:
 
     def __init__(self, parameters: list[nn.Parameter], adapted: list[list[Tensor]], config: AdaptThenUnlearnConfig):
         self.parameters, self.config = parameters, config
-        self.tensor_weights = [1 / p.numel() for p in parameters] if config.distance == "tensor-mse" else None
+        weights = ops.tensor_mse_weights(parameters) if config.distance == "tensor-mse" else None
         if config.reduce == "mean-inside":  # the k generators collapse to their mean and one number
-            mean = ops.AnchorMean(self.tensor_weights)
+            mean = ops.AnchorMean(weights)
             for anchors in adapted:
                 mean.add(anchors)
-            self.targets = [(mean.mean, mean.spread)]
+            self.targets = [mean.arguments()]
         else:
-            self.targets = [(anchors, 0.0) for anchors in adapted]
-        self.alpha = self._alpha()
+            self.targets = [{"anchors": a, "spread": 0.0, "tensor_weights": weights} for a in adapted]
+        self.alpha = 1 / self.mean_distance() if config.alpha == "auto" else config.alpha
 
     def terms(self) -> Terms:
         """The named, weighted term."""
+        kind, gamma = self.config.repulsion, self.config.gamma
         losses = [
             ops.parameter_repulsion(
-                self.parameters,
-                anchors,
-                kind=self.config.repulsion,
-                alpha=self.alpha,
-                spread=spread,
-                tensor_weights=self.tensor_weights,
-                weight=self.config.gamma / len(self.targets),
+                self.parameters, **target, kind=kind, alpha=self.alpha, weight=gamma / len(self.targets)
             )
-            for anchors, spread in self.targets
+            for target in self.targets
         ]
         return {"repulsion": sum(losses)}
 
-    def _alpha(self) -> float:
-        """α, or 1/d² of the start, where exp(−α d²) falls steepest in d²/α."""
-        if self.config.alpha != "auto":
-            return self.config.alpha
+    def mean_distance(self) -> float:
+        """d², averaged over the targets."""
         distances = [
-            float(ops.squared_distance(self.parameters, anchors, self.tensor_weights)) + spread
-            for anchors, spread in self.targets
+            float(ops.squared_distance(self.parameters, t["anchors"], t["tensor_weights"])) + t["spread"]
+            for t in self.targets
         ]
-        return len(distances) / sum(distances)
+        return sum(distances) / len(distances)

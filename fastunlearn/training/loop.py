@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import sys
 from collections.abc import Callable, Generator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -188,7 +189,7 @@ def _run_phase(phase: Phase, state: RunState, config: LoopConfig) -> None:
         start = saved["step"]
         _restore(phase.modules, saved["modules"])
         _restore(optimizers, saved["optimizers"])
-        log.rewind(start)
+    log.rewind(start)
     order = DataOrder(phase.data.n, phase.batch_size, stream_seed(config.seed, phase.name, "data"))
     with log, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for step in range(start, phase.steps):
@@ -282,6 +283,7 @@ class Log:
             unit="step",
             disable=not self.config.progress,
             dynamic_ncols=True,
+            mininterval=0.1 if sys.stderr.isatty() else 15,  # a log file need not hold every redraw
         )
         return self
 
@@ -299,7 +301,7 @@ class Log:
             self.metrics.append(self.phase.name, step, row)
             for name, value in row.items():
                 self._events.add_scalar(name, value, step)
-            self._bar.set_postfix({name.split("/")[-1]: f"{value:.3g}" for name, value in row.items()})
+            self._bar.set_postfix({name: f"{value:.3g}" for name, value in row.items()})
         every = self.config.grid_every
         if self.phase.sample is not None and every and (step % every == 0 or step == self.phase.steps):
             from ..evaluation.pictures import save_grid
