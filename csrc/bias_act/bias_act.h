@@ -8,6 +8,8 @@
 #include <cstring>
 #include <type_traits>
 
+#include "common/math.h"
+
 namespace fastunlearn::bias_act {
 
 enum class Activation { linear, relu, lrelu, tanh, sigmoid, elu, selu, softplus, swish };
@@ -28,22 +30,17 @@ struct Extent {
   C10_HOST_DEVICE int64_t numel() const { return outer * channels * inner; }
 };
 
-template <typename R>
-C10_HOST_DEVICE inline R sigmoid(R u) {
-  return R(1) / (R(1) + std::exp(-u));
-}
-
 // act(u)
 template <Activation A, typename R>
 C10_HOST_DEVICE inline R activate(R u, R alpha) {
   if constexpr (A == Activation::relu) return u < 0 ? R(0) : u;  // in this order NaN stays NaN
   if constexpr (A == Activation::lrelu) return u > 0 ? u : u * alpha;
-  if constexpr (A == Activation::tanh) return std::tanh(u);
-  if constexpr (A == Activation::sigmoid) return sigmoid(u);
-  if constexpr (A == Activation::elu) return u > 0 ? u : std::expm1(u);
-  if constexpr (A == Activation::selu) return R(selu_scale) * (u > 0 ? u : R(selu_alpha) * std::expm1(u));
-  if constexpr (A == Activation::softplus) return (u > 0 ? u : R(0)) + std::log1p(std::exp(-std::abs(u)));
-  if constexpr (A == Activation::swish) return u * sigmoid(u);
+  if constexpr (A == Activation::tanh) return math::tanh(u);
+  if constexpr (A == Activation::sigmoid) return math::sigmoid(u);
+  if constexpr (A == Activation::elu) return u > 0 ? u : math::expm1_negative(u > 0 ? R(0) : u);
+  if constexpr (A == Activation::selu) return R(selu_scale) * (u > 0 ? u : R(selu_alpha) * math::expm1_negative(u > 0 ? R(0) : u));
+  if constexpr (A == Activation::softplus) return math::softplus(u);
+  if constexpr (A == Activation::swish) return u * math::sigmoid(u);
   return u;
 }
 
@@ -56,8 +53,11 @@ C10_HOST_DEVICE inline R slope(R a, R alpha) {
   if constexpr (A == Activation::sigmoid) return a * (R(1) - a);
   if constexpr (A == Activation::elu) return a >= 0 ? R(1) : a + R(1);
   if constexpr (A == Activation::selu) return a >= 0 ? R(selu_scale) : a + R(selu_scale * selu_alpha);
-  if constexpr (A == Activation::softplus) return -std::expm1(-a);
-  if constexpr (A == Activation::swish) return sigmoid(a) * (R(1) + a * (R(1) - sigmoid(a)));
+  if constexpr (A == Activation::softplus) return -math::expm1_negative(-a);
+  if constexpr (A == Activation::swish) {
+    const R s = math::sigmoid(a);
+    return s * (R(1) + a * (R(1) - s));
+  }
   return R(1);
 }
 

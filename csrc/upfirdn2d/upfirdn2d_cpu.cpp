@@ -109,7 +109,6 @@ struct Sum {
       const T* from[Taps];
       for (int k = 0; k < Taps; ++k) from[k] = row(i, first + k);
       for_blocks<16, !Add>(0, n, [&](auto block, int64_t c) INLINE_LAMBDA {
-#pragma GCC ivdep
         for (int j = 0; j < block; ++j) {
           T sum = w[0] * from[0][c + j];
           for (int k = 1; k < Taps; ++k) sum += w[k] * from[k][c + j];
@@ -135,7 +134,6 @@ struct Interleave {
       const T* from0 = row0 + i * row_stride + first;
       const T* from1 = row1 + i * row_stride + first;
       for_blocks<16, !Add>(0, n, [&](auto block, int64_t m) INLINE_LAMBDA {
-#pragma GCC ivdep
         for (int j = 0; j < block; ++j) {
           T sum0 = w0[0] * from0[m + j], sum1 = w1[0] * from1[m + j];
           for (int k = 1; k < Taps; ++k) {
@@ -161,7 +159,6 @@ struct Decimate {
       T* __restrict to = out + i * out_stride;
       const T* from = row + i * row_stride + first;
       for_blocks<16, !Add>(0, n, [&](auto block, int64_t m) INLINE_LAMBDA {
-#pragma GCC ivdep
         for (int j = 0; j < block; ++j) {
           T sum = w[0] * from[2 * (m + j)];
           for (int k = 1; k < Taps; ++k) sum += w[k] * from[2 * (m + j) + k];

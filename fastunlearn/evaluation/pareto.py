@@ -74,6 +74,8 @@ def pareto_chart(
         point = points[[row["label"] for row in rows].index(chosen)]
         ring = {"markerfacecolor": "none", "markeredgecolor": FORGET, "markeredgewidth": 2, "linestyle": "none"}
         ax.plot(*point, "o", markersize=19, zorder=6, label="chosen", **ring)
+    goal = (best[-1][0] if min_pul is None else min_pul, best[-1][1] if max_fid is None else max_fid)
+    ax.update_datalim([goal])  # the accepted corner is in view even where no run reached it
     ax.margins(0.1)
     left, right, bottom, top = *ax.get_xlim(), *ax.get_ylim()
     if min_pul is not None or max_fid is not None:

@@ -151,7 +151,7 @@ class Repulsion:
     def mean_distance(self) -> float:
         """d², averaged over the targets."""
         distances = [
-            float(ops.squared_distance(self.parameters, t["anchors"], t["tensor_weights"])) + t["spread"]
+            ops.squared_distance(self.parameters, t["anchors"], t["tensor_weights"]).item() + t["spread"]
             for t in self.targets
         ]
         return sum(distances) / len(distances)

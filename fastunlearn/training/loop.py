@@ -301,7 +301,7 @@ class Log:
             self.metrics.append(self.phase.name, step, row)
             for name, value in row.items():
                 self._events.add_scalar(name, value, step)
-            self._bar.set_postfix({name: f"{value:.3g}" for name, value in row.items()})
+            self._bar.set_postfix({name: f"{value:.3g}" for name, value in row.items()}, refresh=False)
         every = self.config.grid_every
         if self.phase.sample is not None and every and (step % every == 0 or step == self.phase.steps):
             from ..evaluation.pictures import save_grid

@@ -9,7 +9,7 @@ from torch import Tensor
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
-def check_lists(op: str, params: Iterable[Tensor], **others: Iterable[Tensor]) -> list[list[Tensor]]:
+def check_lists(op: str, params: Iterable[Tensor], /, **others: Iterable[Tensor]) -> list[list[Tensor]]:
     """Params and the lists that go with them, as lists; each other tensor is like the parameter it belongs to.
 
     Raises:

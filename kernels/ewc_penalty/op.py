@@ -50,8 +50,9 @@ def ewc_penalty(
     return _ewc_penalty(params, anchors, fisher, float(weight))
 
 
-def _with_grad_reference(params, anchors, fisher, weight):
-    return ewc_penalty_reference(params, anchors, fisher, weight), ewc_gradient(params, anchors, fisher, weight)
+def _with_grad_reference(params, *others):
+    grads = stored_gradient.laid_out_like(params, ewc_gradient(params, *others))
+    return ewc_penalty_reference(params, *others), grads
 
 
 def _fake(params, anchors, fisher, weight):

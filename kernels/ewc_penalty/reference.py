@@ -29,8 +29,5 @@ def ewc_penalty_reference(params: list[Tensor], anchors: list[Tensor], fisher: l
 
 
 def ewc_gradient(params: list[Tensor], anchors: list[Tensor], fisher: list[Tensor], weight: float) -> list[Tensor]:
-    """2 · weight · F (θ − θ_G), itself differentiable."""
-    return [
-        (2 * weight * wide(f.detach()) * difference(p, a)).to(p.dtype)
-        for p, a, f in zip(params, anchors, fisher, strict=True)
-    ]
+    """2 · weight · F (θ − θ_G), itself differentiable; half precision not yet rounded."""
+    return [2 * weight * wide(f.detach()) * difference(p, a) for p, a, f in zip(params, anchors, fisher, strict=True)]

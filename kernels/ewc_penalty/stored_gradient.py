@@ -66,6 +66,11 @@ def _arguments(ctx: Any) -> list[Any]:
     return [*(list(tensors[i : i + n]) for i in range(0, len(tensors), n)), *ctx.numbers]
 
 
+def laid_out_like(params: list[Tensor], grads: list[Tensor]) -> list[Tensor]:
+    """Fresh gradients with the strides that every implementation owes: those of ``empty_like(param)``."""
+    return [torch.empty_like(param).copy_(grad) for param, grad in zip(params, grads, strict=True)]
+
+
 def register(loss: Loss) -> None:
     """Make `loss` the autograd kernel of its op."""
     _autograd_kernels.impl(loss.value.name, loss.__call__, "Autograd")

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..upfirdn2d.op import upfirdn2d
+from .reference import modulated_conv2d_reference
 
 
 def modulated_conv2d(
@@ -107,3 +108,6 @@ def _check(x: Tensor, weight: Tensor, styles: Tensor, up: int, down: int, f: Ten
         raise ValueError(f"modulated_conv2d: up and down must be >= 1 and not both > 1, got {up} and {down}")
     if (up > 1 or down > 1) and f is None:
         raise ValueError("modulated_conv2d: resample_filter must be given when up or down is not 1, got None")
+
+
+IMPLEMENTATIONS = {"reference": modulated_conv2d_reference, "composite": modulated_conv2d}

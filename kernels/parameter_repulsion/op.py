@@ -175,8 +175,9 @@ def _fake_with_grad(params, *others):
     return *_fake(params, *others), [torch.empty_like(param) for param in params]
 
 
-def _with_grad_reference(*arguments):
-    return *parameter_repulsion_reference(*arguments), repulsion_gradient(*arguments)
+def _with_grad_reference(params, *others):
+    grads = stored_gradient.laid_out_like(params, repulsion_gradient(params, *others))
+    return *parameter_repulsion_reference(params, *others), grads
 
 
 _ARGUMENTS = (

@@ -1,0 +1,225 @@
+import itertools
+
+import pytest
+import torch
+from harness import (
+    DTYPES,
+    LAYOUTS,
+    Margins,
+    assert_compiles,
+    assert_deterministic,
+    assert_matches,
+    derivatives,
+    gradients_agree,
+    unwritten_is_nan,
+)
+
+from fastunlearn.kernels.bias_act import IMPLEMENTATIONS, bias_act
+from fastunlearn.kernels.bias_act.op import ACTIVATIONS
+
+REFERENCE = IMPLEMENTATIONS["reference"]
+NATIVE = {name: function for name, function in IMPLEMENTATIONS.items() if name != "reference"}
+SHAPES = [(2, 3, 5, 7), (1, 1, 1, 1), (3, 17, 1, 1), (2, 16, 8, 8), (4, 5), (0, 3, 4, 4), (2, 40, 3), (300, 8, 1, 2)]
+each_implementation = pytest.mark.parametrize("implementation", NATIVE.values(), ids=NATIVE)
+
+
+def make(shape, dtype=torch.float32, seed=0, clamp=None):
+    """x and b that require gradients; x + b stays away from the activations' kinks, and |y| from clamp's."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(shape, generator=generator)
+    b = torch.randn(shape[1], generator=generator)
+    column = b.reshape([-1 if i == 1 else 1 for i in range(len(shape))])
+    u = x + column
+    u = torch.where(u.abs() < 0.05, 0.3, u)
+    if clamp is not None:
+        for act in ACTIVATIONS:
+            near = (REFERENCE(u, None, act=act).abs() - clamp).abs() < 0.03
+            u = torch.where(near, 0.2, u)
+    return (u - column).to(dtype).requires_grad_(), b.to(dtype).requires_grad_()
+
+
+def terms(shape):
+    """Addends of one element of grad_b."""
+    return max(1, torch.Size(shape).numel() // max(1, shape[1]))
+
+
+@each_implementation
+@pytest.mark.parametrize("act", ACTIVATIONS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_activations(implementation, act, dtype):
+    for clamp in (None, 0.8):
+        x, b = make((3, 5, 4, 6), dtype, clamp=clamp)
+        assert_matches(implementation, REFERENCE, x, b, act=act, clamp=clamp, terms=72)
+        assert_matches(implementation, REFERENCE, x, None, act=act, clamp=clamp, gain=1.7, terms=72)
+
+
+@each_implementation
+@pytest.mark.parametrize(("shape", "layout"), itertools.product(SHAPES, LAYOUTS))
+def test_shapes_and_layouts(implementation, shape, layout):
+    for act, dtype in itertools.product(("lrelu", "swish"), (torch.float32, torch.bfloat16)):
+        x, b = make(shape, dtype)
+        x = LAYOUTS[layout](x.detach()).requires_grad_()
+        assert_matches(implementation, REFERENCE, x, b, act=act, terms=terms(shape))
+        assert_matches(implementation, REFERENCE, x, None, act=act, terms=terms(shape))
+
+
+@each_implementation
+@pytest.mark.parametrize("dim", [0, 2, -1, -4])
+def test_bias_along_any_dimension(implementation, dim):
+    x = torch.randn(3, 4, 5, 6, requires_grad=True)
+    b = torch.randn(x.shape[dim], requires_grad=True)
+    for layout in LAYOUTS.values():
+        assert_matches(implementation, REFERENCE, layout(x.detach()).requires_grad_(), b, dim, "lrelu", terms=120)
+
+
+@each_implementation
+def test_gradient_in_another_layout_than_the_output(implementation):
+    x, b = make((2, 3, 4, 5))
+    grads = {}
+    for name, function in {"ours": implementation, "reference": REFERENCE}.items():
+        y = function(x.detach().contiguous(memory_format=torch.channels_last).requires_grad_(), b, act="lrelu")
+        grads[name] = torch.autograd.grad(y, b, torch.arange(120.0).reshape(2, 3, 4, 5))[0]
+    torch.testing.assert_close(grads["ours"], grads["reference"])
+
+
+@each_implementation
+def test_special_values_pass_as_in_eager(implementation):
+    x = torch.tensor([[float("nan"), float("inf"), -float("inf"), 1e30, -1e30, 100.0, -100.0, 0.0, -0.0, 1e-30, -1e-30]])
+    for act in ACTIVATIONS:
+        torch.testing.assert_close(
+            implementation(x, act=act), REFERENCE(x, act=act), equal_nan=True, msg=lambda text, act=act: f"{act}: {text}"
+        )
+
+
+@each_implementation
+@pytest.mark.parametrize("act", ACTIVATIONS)
+def test_float32_is_accurate_everywhere(implementation, act):
+    """Element by element, relative: small outputs must be right too, not only against the largest."""
+    magnitude = torch.logspace(-20, 1.9, 20001, dtype=torch.float64)
+    x = torch.cat([-magnitude.flip(0), magnitude]).float()
+    exact = REFERENCE(x.double(), act=act, gain=1.0)
+    error = (implementation(x, act=act, gain=1.0).double() - exact).abs()
+    smallest_normal = torch.finfo(torch.float32).tiny
+    assert (error <= 8 * torch.finfo(torch.float32).eps * exact.abs() + smallest_normal).all()
+
+
+@each_implementation
+@pytest.mark.parametrize("act", ACTIVATIONS)
+def test_numerical_gradients(implementation, act):
+    for clamp, gain in ((None, None), (0.8, -1.3)):
+        x, b = make((2, 3, 2, 2), torch.float64, clamp=None if clamp is None else 0.8 / 1.3)
+        gradients_agree(lambda x, b, clamp=clamp, gain=gain: implementation(x, b, 1, act, None, gain, clamp), x, b)
+
+
+@each_implementation
+def test_zero_gain_gives_zero_gradients(implementation):
+    for act in ACTIVATIONS:
+        x, b = make((2, 3, 4, 4))
+        for name, result in derivatives(implementation, (x, b, 1, act, None, 0.0), {}, 1).items():
+            assert not result.any(), f"{act}: {name}"
+
+
+@each_implementation
+def test_clamp_bounds_exactly_and_stops_the_gradient(implementation):
+    for dtype in DTYPES:
+        x = torch.linspace(-3, 3, 61, dtype=dtype).reshape(1, 61).requires_grad_()
+        y = implementation(x, None, act="linear", clamp=1.1)
+        bound = torch.tensor(1.1, dtype=dtype)
+        assert y.abs().max() == bound
+        (grad,) = torch.autograd.grad(y.sum(), x)
+        assert torch.equal(grad, (y.abs() < bound).to(dtype))
+
+
+@each_implementation
+def test_reads_and_writes_stay_inside(implementation):
+    for shape, act in itertools.product([(2, 3, 5, 7), (3, 33), (1, 1, 1, 1)], ("lrelu", "swish")):
+        margins = Margins()
+        x, b = (margins.around(t.detach()).requires_grad_() for t in make(shape))
+        with unwritten_is_nan():
+            for name, result in derivatives(implementation, (x, b, 1, act), {}, 2).items():
+                assert not result.isnan().any(), name
+        margins.check()
+
+
+@each_implementation
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_deterministic(implementation, layout):
+    x, b = make((6, 32, 32, 32))
+    assert_deterministic(implementation, LAYOUTS[layout](x.detach()).requires_grad_(), b, 1, "lrelu")
+
+
+@each_implementation
+@pytest.mark.parametrize("broken", [{"gain": 2**0.5 * 1.00001}, {"alpha": 0.20001}, {"clamp": 0.79999}])
+def test_a_broken_constant_is_seen(implementation, broken):
+    x, b = make((3, 5, 4, 6), clamp=0.8)
+    right = {"act": "lrelu", "gain": 2**0.5, "alpha": 0.2, "clamp": 0.8}
+    assert_matches(implementation, REFERENCE, x, b, **right)
+    with pytest.raises(AssertionError, match="against float64"):
+        assert_matches(lambda x, b, **_: implementation(x, b, **(right | broken)), REFERENCE, x, b, **right)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "sliced"])
+@pytest.mark.parametrize("act", ["lrelu", "swish"])
+def test_opcheck(act, layout):
+    x, b = make((2, 3, 4, 5))
+    x = LAYOUTS[layout](x.detach()).requires_grad_()
+    arguments = (b, 1, act, 0.2, 2**0.5, 0.9)
+    torch.library.opcheck(torch.ops.fastunlearn.bias_act.default, (x, *arguments))
+    for reduce in (False, True):
+        operator = torch.ops.fastunlearn.bias_act_backward.default
+        torch.library.opcheck(operator, (torch.randn_like(x).requires_grad_(), x, *arguments, reduce))
+
+
+def test_registered_op_has_gradients_without_the_python_function():
+    x, b = make((2, 3, 2, 2), torch.float64)
+    arguments = (1, "swish", 0.0, 1.3, -1.0)
+    gradients_agree(lambda x, b: torch.ops.fastunlearn.bias_act(x, b, *arguments), x, b)
+
+
+def test_compiles_to_one_graph():
+    x, b = make((2, 3, 4, 5))
+    assert_compiles(lambda x, b: bias_act(x, b, act="lrelu", clamp=0.9).sin(), x, b)
+    assert_compiles(lambda x, b: bias_act(x, b, act="swish"), x, b)
+
+
+def test_function_transforms():
+    x, b = (t.detach() for t in make((2, 3, 4, 5)))
+    grad = torch.func.grad(lambda x: bias_act(x, b, act="lrelu").square().sum())(x)
+    x.requires_grad_()
+    (expected,) = torch.autograd.grad(bias_act(x, b, act="lrelu").square().sum(), x)
+    torch.testing.assert_close(grad, expected)
+
+
+def test_bias_is_cast_to_the_dtype_of_x():
+    x, b = make((2, 3, 4, 5))
+    y = bias_act(x.detach().bfloat16(), b, act="lrelu")
+    assert y.dtype == torch.bfloat16
+    (grad,) = torch.autograd.grad(y.sum(), b)
+    assert grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"act": "gelu"}, ValueError, "act must be one of linear, relu, .* got 'gelu'"),
+        ({"x": torch.zeros(2, 3, dtype=torch.int64)}, TypeError, "x must be a floating-point tensor, got torch.int64"),
+        ({"b": torch.zeros(4)}, ValueError, r"b must be \[3\], got \(4,\)"),
+        ({"b": torch.zeros(3, 1)}, ValueError, r"b must be \[3\], got \(3, 1\)"),
+        ({"dim": 2}, ValueError, r"dim must be a dimension of x \(2, 3\), got 2"),
+        ({"act": "lrelu", "alpha": -0.1}, ValueError, r"alpha must be >= 0, got -0\.1"),
+    ],
+)
+def test_wrong_arguments(arguments, error, message):
+    with pytest.raises(error, match=f"^bias_act: {message}$"):
+        bias_act(**({"x": torch.zeros(2, 3), "b": torch.zeros(3)} | arguments))
+
+
+def test_kernel_refuses_what_its_pointers_could_not_bear():
+    x, b = torch.zeros(2, 3), torch.zeros(4)
+    arguments = (1, "lrelu", 0.2, 1.0, -1.0)
+    with pytest.raises(RuntimeError, match="b must be a contiguous vector along dimension dim of x"):
+        torch.ops.fastunlearn.bias_act(x, b, *arguments)
+    with pytest.raises(RuntimeError, match="ref must have the shape of grad_y"):
+        torch.ops.fastunlearn.bias_act_backward(x, torch.zeros(2, 4), None, *arguments, False)
+    with pytest.raises(RuntimeError, match="unknown activation gelu"):
+        torch.ops.fastunlearn.bias_act(x, None, 1, "gelu", 0.2, 1.0, -1.0)
