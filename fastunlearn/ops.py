@@ -3,7 +3,13 @@
 from .kernels.bias_act.op import bias_act
 from .kernels.ewc_penalty.op import ewc_penalty
 from .kernels.modulated_conv2d.op import modulated_conv2d
-from .kernels.parameter_repulsion.op import AnchorMean, largest_alpha, parameter_repulsion, squared_distance, tensor_mse_weights
+from .kernels.parameter_repulsion.op import (
+    AnchorMean,
+    largest_alpha,
+    parameter_repulsion,
+    squared_distance,
+    tensor_mse_weights,
+)
 from .kernels.upfirdn2d.op import downsample2d, filter2d, setup_filter, upfirdn2d, upsample2d
 
 __all__ = [

@@ -46,15 +46,18 @@ class Op:
         self._kernel = self.overload._op
         arguments = self.overload._schema.arguments
         self._tensors = [i for i, argument in enumerate(arguments) if "Tensor" in str(argument.type)]
-        self._direct = not any("List[Tensor]" in str(argument.type) for argument in arguments)
 
     def __call__(self, *args: Any) -> Any:
         """Compute the op on the arguments of its schema, all given, in order."""
-        if torch.compiler.is_compiling() or not self._direct or torch._C._are_functorch_transforms_active():
+        if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
             return self.overload(*args)
-        if self.function is not None and torch.is_grad_enabled():
+        if torch.is_grad_enabled():
             for i in self._tensors:
-                if args[i] is not None and args[i].requires_grad:
+                argument = args[i]
+                if isinstance(argument, list | tuple):
+                    if any(tensor.requires_grad for tensor in argument):
+                        return self.overload(*args)
+                elif argument is not None and argument.requires_grad and self.function is not None:
                     return self.function.apply(*args)
         return self.below_autograd(*args)
 

@@ -38,7 +38,8 @@ C10_HOST_DEVICE inline R activate(R u, R alpha) {
   if constexpr (A == Activation::tanh) return math::tanh(u);
   if constexpr (A == Activation::sigmoid) return math::sigmoid(u);
   if constexpr (A == Activation::elu) return u > 0 ? u : math::expm1_negative(u > 0 ? R(0) : u);
-  if constexpr (A == Activation::selu) return R(selu_scale) * (u > 0 ? u : R(selu_alpha) * math::expm1_negative(u > 0 ? R(0) : u));
+  if constexpr (A == Activation::selu)
+    return R(selu_scale) * (u > 0 ? u : R(selu_alpha) * math::expm1_negative(u > 0 ? R(0) : u));
   if constexpr (A == Activation::softplus) return math::softplus(u);
   if constexpr (A == Activation::swish) return u * math::sigmoid(u);
   return u;
@@ -78,8 +79,8 @@ C10_HOST_DEVICE inline R backward_element(R grad_y, R ref, R b, const Parameters
   return p.clamp >= 0 && !(std::abs(y) < p.clamp) ? R(0) : grad_x;
 }
 
-// The arguments of the registered op in the kernel's arithmetic. The bound is rounded to the storage type first, so that
-// a stored y lies exactly on it or strictly inside, whatever the dtype.
+// The arguments of the registered op in the kernel's arithmetic. The bound is rounded to the storage type first, so
+// that a stored y lies exactly on it or strictly inside, whatever the dtype.
 template <typename R, typename T>
 Parameters<R> parameters(double alpha, double gain, double clamp) {
   return {R(alpha), R(gain), clamp < 0 ? R(-1) : R(T(clamp)), gain == 0 ? R(0) : R(1 / gain)};
@@ -102,12 +103,10 @@ bool dispatch_activation(const char* name, Body&& body) {
   };
   using A = Activation;
   return match("linear", std::integral_constant<A, A::linear>{}) ||
-         match("relu", std::integral_constant<A, A::relu>{}) ||
-         match("lrelu", std::integral_constant<A, A::lrelu>{}) ||
+         match("relu", std::integral_constant<A, A::relu>{}) || match("lrelu", std::integral_constant<A, A::lrelu>{}) ||
          match("tanh", std::integral_constant<A, A::tanh>{}) ||
          match("sigmoid", std::integral_constant<A, A::sigmoid>{}) ||
-         match("elu", std::integral_constant<A, A::elu>{}) ||
-         match("selu", std::integral_constant<A, A::selu>{}) ||
+         match("elu", std::integral_constant<A, A::elu>{}) || match("selu", std::integral_constant<A, A::selu>{}) ||
          match("softplus", std::integral_constant<A, A::softplus>{}) ||
          match("swish", std::integral_constant<A, A::swish>{});
 }

@@ -1,17 +1,11 @@
 // bias_act on the CPU: one pass over memory forward, one backward that also sums the bias gradient.
-#include "bias_act/bias_act.h"
-
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
 
-#include <optional>
-#include <string>
+#include <algorithm>
 #include <tuple>
 #include <vector>
 
-#include "common/checks.h"
-#include "common/dtype.h"
+#include "bias_act/bias_act_arguments.h"
 #include "common/launch.h"
 
 namespace fastunlearn::bias_act {
@@ -33,8 +27,8 @@ FASTUNLEARN_CLONES void forward_rows(const T* x, const T* b, T* y, int64_t begin
 
 // The same for inner = 1: a row holds every channel once.
 template <Activation A, typename T, typename R>
-FASTUNLEARN_CLONES void forward_columns(const T* x, const T* b, T* y, int64_t begin, int64_t end,
-                                        int64_t channels, Parameters<R> p) {
+FASTUNLEARN_CLONES void forward_columns(const T* x, const T* b, T* y, int64_t begin, int64_t end, int64_t channels,
+                                        Parameters<R> p) {
   for (int64_t row = begin; row < end; ++row) {
     for (int64_t c = 0; c < channels; ++c) {
       const int64_t i = row * channels + c;
@@ -45,8 +39,8 @@ FASTUNLEARN_CLONES void forward_columns(const T* x, const T* b, T* y, int64_t be
 
 // Memory elements [begin, end); `sums`, unless null, gets the sum of every row, and the range is whole rows then.
 template <Activation A, typename T, typename R>
-FASTUNLEARN_CLONES void backward_rows(const T* grad_y, const T* ref, const T* b, T* grad_x, R* sums,
-                                      int64_t begin, int64_t end, Extent extent, Parameters<R> p) {
+FASTUNLEARN_CLONES void backward_rows(const T* grad_y, const T* ref, const T* b, T* grad_x, R* sums, int64_t begin,
+                                      int64_t end, Extent extent, Parameters<R> p) {
   for (int64_t row = begin / extent.inner; begin < end; ++row) {
     const int64_t row_end = std::min(end, (row + 1) * extent.inner);
     const R bias = b ? R(b[row % extent.channels]) : R(0);
@@ -73,8 +67,8 @@ FASTUNLEARN_CLONES void backward_rows(const T* grad_y, const T* ref, const T* b,
 
 // Rows [begin, end) for inner = 1; `sums`, unless null, is one vector of channels for the whole range.
 template <Activation A, typename T, typename R>
-FASTUNLEARN_CLONES void backward_columns(const T* grad_y, const T* ref, const T* b, T* grad_x, R* sums,
-                                         int64_t begin, int64_t end, int64_t channels, Parameters<R> p) {
+FASTUNLEARN_CLONES void backward_columns(const T* grad_y, const T* ref, const T* b, T* grad_x, R* sums, int64_t begin,
+                                         int64_t end, int64_t channels, Parameters<R> p) {
   for (int64_t row = begin; row < end; ++row) {
     for (int64_t c = 0; c < channels; ++c) {
       const int64_t i = row * channels + c;
@@ -88,19 +82,16 @@ FASTUNLEARN_CLONES void backward_columns(const T* grad_y, const T* ref, const T*
 template <Activation A, typename T>
 void forward(const T* x, const T* b, T* y, Extent extent, Parameters<accumulate_t<T>> p) {
   if (extent.inner == 1 && b) {
-    parallel_range(extent.outer, extent.channels, [&](int64_t begin, int64_t end) {
-      forward_columns<A>(x, b, y, begin, end, extent.channels, p);
-    });
+    parallel_range(extent.outer, extent.channels,
+                   [&](int64_t begin, int64_t end) { forward_columns<A>(x, b, y, begin, end, extent.channels, p); });
   } else {
-    parallel_range(extent.numel(), 1, [&](int64_t begin, int64_t end) {
-      forward_rows<A>(x, b, y, begin, end, extent, p);
-    });
+    parallel_range(extent.numel(), 1,
+                   [&](int64_t begin, int64_t end) { forward_rows<A>(x, b, y, begin, end, extent, p); });
   }
 }
 
 template <Activation A, typename T>
-void backward(const T* grad_y, const T* ref, const T* b, T* grad_x, Extent extent,
-              Parameters<accumulate_t<T>> p) {
+void backward(const T* grad_y, const T* ref, const T* b, T* grad_x, Extent extent, Parameters<accumulate_t<T>> p) {
   if (extent.inner == 1 && b) {
     parallel_range(extent.outer, extent.channels, [&](int64_t begin, int64_t end) {
       backward_columns<A, T, accumulate_t<T>>(grad_y, ref, b, grad_x, nullptr, begin, end, extent.channels, p);
@@ -140,71 +131,38 @@ void backward_with_sums(const T* grad_y, const T* ref, const T* b, T* grad_x, T*
   }
 }
 
-const void* bias_pointer(const std::optional<Tensor>& b, const Tensor& x, int64_t dim, const char* op) {
-  if (!b) return nullptr;
-  check_same_dtype_and_device(x, *b, op, "b");
-  STD_TORCH_CHECK(b->dim() == 1 && dim >= 0 && dim < x.dim() && b->size(0) == x.size(dim) && b->is_contiguous(), op,
-                  ": b must be a contiguous vector along dimension dim of x");
-  return b->const_data_ptr();
-}
-
-template <typename Body>
-void dispatch(const Tensor& x, const std::string& act, const char* op, Body&& body) {
-  dispatch_floating(x.scalar_type(), op, [&](auto zero) {
-    const bool known = dispatch_activation(act.c_str(), [&](auto activation) { body(zero, activation); });
-    STD_TORCH_CHECK(known, op, ": unknown activation ", act);
-  });
-}
-
-Tensor bias_act_cpu(const Tensor& x, const std::optional<Tensor>& b, int64_t dim, const std::string& act,
-                    double alpha, double gain, double clamp) {
-  const void* bias = bias_pointer(b, x, dim, "bias_act");
-  Tensor y = torch::stable::empty_like(x);
-  const Tensor source = same_layout(x, y) ? x : torch::stable::copy_(y, x);  // in place after the copy
-  const Extent extent = bias ? extent_of(y.numel(), y.size(dim), y.stride(dim)) : extent_of(y.numel(), 1, 1);
+Tensor bias_act_cpu(const Tensor& x, const std::optional<Tensor>& b, int64_t dim, const std::string& act, double alpha,
+                    double gain, double clamp) {
+  const Forward f(x, b, dim);
   dispatch(x, act, "bias_act", [&](auto zero, auto activation) {
     using T = decltype(zero);
-    forward<activation.value>(static_cast<const T*>(source.const_data_ptr()), static_cast<const T*>(bias),
-                              static_cast<T*>(y.mutable_data_ptr()), extent,
+    forward<activation.value>(static_cast<const T*>(f.x.const_data_ptr()), static_cast<const T*>(f.b),
+                              static_cast<T*>(f.y.mutable_data_ptr()), f.extent,
                               parameters<accumulate_t<T>, T>(alpha, gain, clamp));
   });
-  return y;
+  return f.y;
 }
 
 std::tuple<Tensor, Tensor> bias_act_backward_cpu(const Tensor& grad_y, const Tensor& ref,
-                                                 const std::optional<Tensor>& b, int64_t dim,
-                                                 const std::string& act, double alpha, double gain,
-                                                 double clamp, bool reduce) {
+                                                 const std::optional<Tensor>& b, int64_t dim, const std::string& act,
+                                                 double alpha, double gain, double clamp, bool reduce) {
   const char* op = "bias_act_backward";
-  check_same_dtype_and_device(grad_y, ref, op, "ref");
-  STD_TORCH_CHECK(same_sizes(grad_y, ref), op, ": ref must have the shape of grad_y");
-  STD_TORCH_CHECK(!reduce || (dim >= 0 && dim < ref.dim()), op, ": dim must be a dimension of ref");
-  const void* bias = bias_pointer(b, ref, dim, op);
-  Tensor grad_x = torch::stable::empty_like(ref);
-  Tensor grad_b = torch::stable::new_empty(ref, {reduce ? ref.size(dim) : 0});
-  Tensor dense_ref = ref, dense_grad = grad_y;
-  if (!same_layout(ref, grad_x)) {
-    dense_ref = torch::stable::empty_like(grad_x);
-    torch::stable::copy_(dense_ref, ref);
-  }
-  if (!same_layout(grad_y, grad_x)) dense_grad = torch::stable::copy_(grad_x, grad_y);
-  const bool along_dim = bias || reduce;
-  const Extent extent = along_dim ? extent_of(ref.numel(), grad_x.size(dim), grad_x.stride(dim))
-                                  : extent_of(ref.numel(), 1, 1);
+  const Backward f(grad_y, ref, b, dim, reduce, op);
   dispatch(ref, act, op, [&](auto zero, auto activation) {
     using T = decltype(zero);
     const auto p = parameters<accumulate_t<T>, T>(alpha, gain, clamp);
-    const T* g = static_cast<const T*>(dense_grad.const_data_ptr());
-    const T* r = static_cast<const T*>(dense_ref.const_data_ptr());
-    const T* bias_data = static_cast<const T*>(bias);
-    T* out = static_cast<T*>(grad_x.mutable_data_ptr());
+    const T* grad = static_cast<const T*>(f.grad_y.const_data_ptr());
+    const T* reference = static_cast<const T*>(f.ref.const_data_ptr());
+    const T* bias = static_cast<const T*>(f.b);
+    T* grad_x = static_cast<T*>(f.grad_x.mutable_data_ptr());
     if (reduce) {
-      backward_with_sums<activation.value>(g, r, bias_data, out, static_cast<T*>(grad_b.mutable_data_ptr()), extent, p);
+      T* grad_b = static_cast<T*>(f.grad_b.mutable_data_ptr());
+      backward_with_sums<activation.value>(grad, reference, bias, grad_x, grad_b, f.extent, p);
     } else {
-      backward<activation.value>(g, r, bias_data, out, extent, p);
+      backward<activation.value>(grad, reference, bias, grad_x, f.extent, p);
     }
   });
-  return {grad_x, grad_b};
+  return {f.grad_x, f.grad_b};
 }
 
 }  // namespace

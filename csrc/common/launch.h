@@ -1,4 +1,4 @@
-// How work is started: clones and threads on the CPU; guard, stream and grid on CUDA.
+// How work is started: clones and threads on the CPU; device, stream and grid on CUDA.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -34,34 +34,66 @@ void parallel_range(int64_t n, int64_t cost, const Body& body) {
 
 }  // namespace fastunlearn
 
-#ifdef __CUDACC__
+// FASTUNLEARN_FIBERS: the tests compile the .cu files as plain C++, against a cuda_runtime.h that runs threads as
+// fibers.
+#if defined(__CUDACC__) || defined(FASTUNLEARN_FIBERS)
 
 #include <cuda_runtime.h>
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
 
-// The header declares it only in a CUDA build of torch. Weak, so that the extension also loads beside a CPU torch.
+#include <utility>
+
+#ifdef FASTUNLEARN_FIBERS
+#define FASTUNLEARN_CUDA_IMPL(m) STABLE_TORCH_LIBRARY_IMPL(fastunlearn_fibers, CPU, m)
+#else
+#define FASTUNLEARN_CUDA_IMPL(m) STABLE_TORCH_LIBRARY_IMPL(fastunlearn, CUDA, m)
+#define FASTUNLEARN_DYNAMIC_SHARED(T, name)                     \
+  extern __shared__ unsigned char fastunlearn_dynamic_shared[]; \
+  T* name = reinterpret_cast<T*>(fastunlearn_dynamic_shared)
+
+// torch's header declares it only in a CUDA build. Weak, so that the extension also loads beside a CPU torch.
 #ifndef USE_CUDA
 extern "C" AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_index, void** ret_stream);
 #endif
 #pragma weak aoti_torch_get_current_cuda_stream
+#endif
 
 namespace fastunlearn {
 
-// Makes the tensor's device current for its lifetime and names the stream to launch on.
-class CudaLaunch {
+// Launches kernels of one op on the current stream of a tensor's device, which is current for this object's lifetime:
+//   const CudaLauncher launch("bias_act", x);
+//   launch(kernel<T>, grid_for(n, 256), 256, 0, x_pointer, n);
+class CudaLauncher {
  public:
-  explicit CudaLaunch(const torch::stable::Tensor& tensor) : guard_(tensor.get_device_index()) {
-    STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream != nullptr, "this PyTorch has no CUDA");
+#ifdef FASTUNLEARN_FIBERS
+  CudaLauncher(const char* op, const torch::stable::Tensor&) : op_(op) {}
+#else
+  CudaLauncher(const char* op, const torch::stable::Tensor& tensor) : op_(op), guard_(tensor.get_device_index()) {
+    STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream != nullptr, op, ": this PyTorch has no CUDA");
     void* stream = nullptr;
     TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
     stream_ = static_cast<cudaStream_t>(stream);
   }
+#endif
 
-  cudaStream_t stream() const { return stream_; }
+  template <typename... Parameters, typename... Arguments>
+  void operator()(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
+                  Arguments&&... arguments) const {
+    cudaLaunchConfig_t config{};
+    config.gridDim = grid;
+    config.blockDim = block;
+    config.dynamicSmemBytes = shared_bytes;
+    config.stream = stream_;
+    const cudaError_t error = cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...);
+    STD_TORCH_CHECK(error == cudaSuccess, op_, ": kernel launch failed: ", cudaGetErrorString(error));
+  }
 
  private:
+  const char* op_;
+#ifndef FASTUNLEARN_FIBERS
   torch::stable::accelerator::DeviceGuard guard_;
+#endif
   cudaStream_t stream_ = nullptr;
 };
 
@@ -70,12 +102,6 @@ inline unsigned grid_for(int64_t n, int64_t per_block) {
   return static_cast<unsigned>(std::clamp<int64_t>((n + per_block - 1) / per_block, 1, 65535));
 }
 
-// After every launch.
-inline void check_launch(const char* op) {
-  const cudaError_t error = cudaGetLastError();
-  STD_TORCH_CHECK(error == cudaSuccess, op, ": kernel launch failed: ", cudaGetErrorString(error));
-}
-
 }  // namespace fastunlearn
 
-#endif  // __CUDACC__
+#endif

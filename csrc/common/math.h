@@ -74,9 +74,15 @@ C10_HOST_DEVICE inline float log1p_unit(float t) {
   return 2.0f * (z * z2 * s + z);
 }
 
-C10_HOST_DEVICE inline double exp(double x) { return std::exp(x); }
-C10_HOST_DEVICE inline double expm1_negative(double x) { return std::expm1(x); }
-C10_HOST_DEVICE inline double log1p_unit(double t) { return std::log1p(t); }
+C10_HOST_DEVICE inline double exp(double x) {
+  return std::exp(x);
+}
+C10_HOST_DEVICE inline double expm1_negative(double x) {
+  return std::expm1(x);
+}
+C10_HOST_DEVICE inline double log1p_unit(double t) {
+  return std::log1p(t);
+}
 
 template <typename R>
 C10_HOST_DEVICE inline R tanh(R x) {

@@ -37,10 +37,12 @@ class Mixture:
         self.discriminator = nn.Sequential(network(2, 1), nn.Flatten(0))
 
     def sample_latents(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """From the prior, [n, 2]."""
         return torch.randn(n, self.latent_dim, generator=generator)
 
     @torch.no_grad()
     def generate(self, z: Tensor, noise_seed: Tensor | None = None) -> Tensor:
+        """Points [n, 2]; there is no noise to seed."""
         return self.ema(z)
 
 

@@ -44,15 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(name: str, arguments: list[str]) -> object:
-    """The command's dataclass, filled from its flags on top of the defaults that its files name."""
-    command = COMMANDS[name]
-    return tyro.cli(
-        command,
-        prog=f"fastunlearn {name}",
-        args=arguments,
-        default=command.defaults(arguments) if hasattr(command, "defaults") else None,
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.ConsolidateSubcommandArgs, tyro.conf.FlagConversionOff),
-    )
+    """The command's dataclass, filled from its flags."""
+    command, prog = COMMANDS[name], f"fastunlearn {name}"
+    markers = (tyro.conf.OmitArgPrefixes,)
+    if hasattr(command, "parse"):
+        return command.parse(arguments, prog, markers)
+    return tyro.cli(command, prog=prog, args=arguments, config=markers)
 
 
 def overview() -> str:

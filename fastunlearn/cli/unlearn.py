@@ -3,23 +3,21 @@
 import argparse
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, Generic, TypeVar
 
 import tyro
 
 from .. import data
 from ..bundle import Bundle, save_bundle
 from ..config import from_dict, read_yaml, to_dict
+from ..errors import FastUnlearnError
 from ..feedback import Feedback, curated_feedback, generator_sha256, label_with_classifier
-from ..methods import METHODS, AdaptThenUnlearnConfig, ExtrapolationConfig, unlearn
+from ..methods import METHODS, unlearn
 from ..models.classifiers import load_classifier
 from ..training.loop import LoopConfig
 from ..training.record import environment, open_run
 
-MethodConfig = (
-    Annotated[AdaptThenUnlearnConfig, tyro.conf.subcommand("adapt-then-unlearn")]
-    | Annotated[ExtrapolationConfig, tyro.conf.subcommand("extrapolation")]
-)
+MethodConfig = TypeVar("MethodConfig")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +40,7 @@ class FeedbackConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unlearn:
+class Unlearn(Generic[MethodConfig]):
     """Make a bundle forget a class, and write the unlearned bundle to OUT/bundle.
 
     Attributes:
@@ -66,24 +64,29 @@ class Unlearn:
     loop: LoopConfig = field(default_factory=LoopConfig)
 
     @classmethod
-    def defaults(cls, arguments: list[str]) -> "Unlearn | None":
-        """Defaults for parsing: the bundle's settings for the method, then those of the YAML file."""
-        known = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-        known.add_argument("method", nargs="?")
-        known.add_argument("--gan")
-        known.add_argument("--config")
-        given, _ = known.parse_known_args(arguments)
-        if given.method not in METHODS or "-h" in arguments or "--help" in arguments:
-            return None
-        config = METHODS[given.method][1]()
-        source = FeedbackConfig()
-        if given.gan:
-            shipped = Bundle(given.gan).config.get("unlearn", {}).get(given.method, {})
-            config = from_dict(type(config), shipped, f"{given.gan}: unlearn", config)
-        if given.config:
-            config = from_dict(type(config), read_yaml(given.config), given.config, config)
+    def parse(cls, arguments: list[str], prog: str, markers: tuple) -> "Unlearn":
+        """METHOD, then flags on top of the bundle's settings for it and those of the YAML file.
+
+        Raises:
+            FastUnlearnError: no such method, or a setting that it does not have.
+        """
+        name, *flags = arguments or [""]
+        if name not in METHODS:
+            raise FastUnlearnError(f"unlearn: METHOD must be one of {', '.join(METHODS)}, got '{name}'")
+        given = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        given.add_argument("--gan")
+        given.add_argument("--config")
+        files, _ = given.parse_known_args(flags)
+        kind = METHODS[name][1]
+        config = kind()
+        if files.gan:
+            shipped = Bundle(files.gan).config.get("unlearn", {}).get(name, {})
+            config = from_dict(kind, shipped, f"{files.gan}: unlearn: {name}", config)
+        if files.config:
+            config = from_dict(kind, read_yaml(files.config), files.config, config)
         missing: Any = tyro.MISSING
-        return cls(method=config, gan=missing, forget=missing, source=source)
+        default = cls(method=config, gan=missing, forget=missing)
+        return tyro.cli(cls[kind], prog=f"{prog} {name}", args=flags, default=default, config=markers)
 
     def run(self) -> None:
         """Do it."""
@@ -106,7 +109,7 @@ class Unlearn:
             }
         }
         save_bundle(after, out / "bundle", facts)
-        print(f"{out / 'bundle'}: judge it with 'fastunlearn evaluate --run {out}'")
+        print(f"{out / 'bundle'}: judge it with 'fastunlearn evaluate {out}'")
 
     def labels(self, bundle: Bundle, model: Any, stored: Path) -> Feedback:
         """The run's feedback: from the file given, stored by this run before, curated, or labelled now and stored."""

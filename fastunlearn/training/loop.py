@@ -189,6 +189,7 @@ def _run_phase(phase: Phase, state: RunState, config: LoopConfig) -> None:
         start = saved["step"]
         _restore(phase.modules, saved["modules"])
         _restore(optimizers, saved["optimizers"])
+        log.latest = saved["values"]
     log.rewind(start)
     order = DataOrder(phase.data.n, phase.batch_size, stream_seed(config.seed, phase.name, "data"))
     with log, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -203,7 +204,11 @@ def _run_phase(phase: Phase, state: RunState, config: LoopConfig) -> None:
             log.step(step + 1, values)
             if (step + 1) % config.checkpoint_every == 0 and step + 1 < phase.steps:
                 log.check_finite()
-                snapshot = {"modules": _snapshot(phase.modules), "optimizers": _snapshot(optimizers)}
+                snapshot = {
+                    "modules": _snapshot(phase.modules),
+                    "optimizers": _snapshot(optimizers),
+                    "values": dict(log.latest),
+                }
                 state.save_checkpoint(phase.name, {"step": step + 1, **snapshot})
 
 
@@ -265,7 +270,8 @@ class Log:
     def __init__(self, folder: Path, phase: Phase, config: LoopConfig):
         self.folder, self.phase, self.config = folder, phase, config
         self.metrics = MetricsFile(folder / "metrics.jsonl")
-        self._start, self._latest, self._means = 0, {}, {}
+        self._start = 0
+        self.latest: dict[str, Tensor] = {}  # a lazy term keeps its value until it is due again
 
     def rewind(self, step: int) -> None:
         """Continue after `step`."""
@@ -293,11 +299,11 @@ class Log:
 
     def step(self, step: int, values: Mapping[str, Tensor]) -> None:
         """Take the values of a step; write and check them when it is time."""
-        self._latest = {**self._latest, **values}
+        self.latest = {**self.latest, **values}
         self._bar.update()
         if step % self.config.log_every == 0 or step == self.phase.steps:
             self.check_finite()
-            row = {name: float(value) for name, value in self._latest.items()}
+            row = {name: float(value) for name, value in self.latest.items()}
             self.metrics.append(self.phase.name, step, row)
             for name, value in row.items():
                 self._events.add_scalar(name, value, step)
@@ -312,9 +318,9 @@ class Log:
 
     def check_finite(self) -> None:
         """Raise on the first value that is not finite; one synchronisation with the device for all of them."""
-        if not self._latest:
+        if not self.latest:
             return
-        names, values = zip(*self._latest.items(), strict=True)
+        names, values = zip(*self.latest.items(), strict=True)
         for name, value in zip(names, torch.stack([v.float() for v in values]).tolist(), strict=True):
             if not math.isfinite(value):
                 raise FastUnlearnError(

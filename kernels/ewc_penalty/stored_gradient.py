@@ -52,7 +52,9 @@ class _StoredGradient(torch.autograd.Function):
     def backward(ctx, grad_value, *_):
         grads, ctx.grads = ctx.grads, None
         if torch.is_grad_enabled():
-            grads = [grad_value * grad for grad in ctx.loss.gradient(*_arguments(ctx))]
+            params, *others = _arguments(ctx)
+            grads = ctx.loss.gradient(params, *others)
+            grads = [(grad_value * grad).to(param.dtype) for param, grad in zip(params, grads, strict=True)]
         else:
             if grads is None:
                 *_, grads = ctx.loss.with_grad(*_arguments(ctx))

@@ -74,7 +74,7 @@ class AnchorMean:
         return {"spread": self.spread, "anchors": self.mean, "tensor_weights": self.tensor_weights}
 
     def state_dict(self) -> dict[str, Any]:
-        """What was added, for `load_state_dict`: tensors, numbers, dtypes (``torch.load(weights_only=True)`` reads it)."""
+        """What was added, for `load_state_dict`; ``torch.load(weights_only=True)`` reads it."""
         return {
             "count": self._count,
             "mean": [mean.clone() for mean in self._mean],

@@ -142,7 +142,7 @@ def largest_alpha(distance: float | Tensor, dtype: torch.dtype = torch.float32) 
     Returns:
         α, inf for d² = 0.
     """
-    distance = float(distance)
+    distance = distance.item() if isinstance(distance, Tensor) else distance
     return -math.log(torch.finfo(dtype).tiny) / distance if distance > 0 else math.inf
 
 

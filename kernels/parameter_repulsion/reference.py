@@ -63,8 +63,8 @@ def repulsion_gradient(
     spread: float,
     weight: float,
 ) -> list[Tensor]:
-    """2 · weight · slope(d²) · w_t (θ_t − a_t), itself differentiable."""
+    """2 · weight · slope(d²) · w_t (θ_t − a_t), itself differentiable; half precision not yet rounded."""
     distance = squared_distance_reference(params, anchors, tensor_weights, spread)
     factor = 2 * weight * slope(distance, kind, alpha)
     weights = tensor_weights or [1.0] * len(params)
-    return [(factor * w * difference(p, a)).to(p.dtype) for p, a, w in zip(params, anchors, weights, strict=True)]
+    return [factor * w * difference(p, a) for p, a, w in zip(params, anchors, weights, strict=True)]

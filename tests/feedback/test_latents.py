@@ -46,6 +46,14 @@ def test_the_global_generator_is_left_alone(model):
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_one_pixel_that_is_not_finite(model, monkeypatch):
+    images = torch.zeros(3, 1, 4, 4)
+    images[1, 0, 2, 3] = torch.inf
+    monkeypatch.setattr(model, "generate", lambda z, noise_seed: images)
+    with pytest.raises(FastUnlearnError, match="1 of 3 images are not finite"):
+        generate(model, torch.rand(3, 1), torch.arange(3))
+
+
 def test_images_that_are_not_finite(model):
     z, noise_seed = torch.tensor([[0.5], [torch.nan], [torch.inf]]), torch.arange(3)
     with pytest.raises(FastUnlearnError, match="2 of 3 images are not finite; training diverged") as caught:

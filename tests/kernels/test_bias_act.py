@@ -84,10 +84,15 @@ def test_gradient_in_another_layout_than_the_output(implementation):
 
 @each_implementation
 def test_special_values_pass_as_in_eager(implementation):
-    x = torch.tensor([[float("nan"), float("inf"), -float("inf"), 1e30, -1e30, 100.0, -100.0, 0.0, -0.0, 1e-30, -1e-30]])
+    x = torch.tensor(
+        [[float("nan"), float("inf"), -float("inf"), 1e30, -1e30, 100.0, -100.0, 0.0, -0.0, 1e-30, -1e-30]]
+    )
     for act in ACTIVATIONS:
         torch.testing.assert_close(
-            implementation(x, act=act), REFERENCE(x, act=act), equal_nan=True, msg=lambda text, act=act: f"{act}: {text}"
+            implementation(x, act=act),
+            REFERENCE(x, act=act),
+            equal_nan=True,
+            msg=lambda text, act=act: f"{act}: {text}",
         )
 
 

@@ -93,7 +93,10 @@ def test_each_stage_sees_its_own_images(model, feedback):
 def test_repulsion_identity_for_k_models(model):
     """mean-inside with nl2 equals the mean of k losses: (1/k) Σ ‖θ − θ_j‖² = ‖θ − θ̄‖² + spread."""
     torch.manual_seed(0)
-    parameters = [nn.Parameter(torch.randn(7, 3, dtype=torch.float64)), nn.Parameter(torch.randn(5, dtype=torch.float64))]
+    parameters = [
+        nn.Parameter(torch.randn(7, 3, dtype=torch.float64)),
+        nn.Parameter(torch.randn(5, dtype=torch.float64)),
+    ]
     adapted = [[torch.randn_like(p) for p in parameters] for _ in range(4)]
     values, gradients = {}, {}
     for reduce in ("mean-inside", "per-model"):
@@ -102,9 +105,11 @@ def test_repulsion_identity_for_k_models(model):
             value = r.terms()["repulsion"]
             gradients[reduce, distance] = torch.autograd.grad(value, parameters)
             values[reduce, distance] = value
-    by_hand = -3.0 * sum(
-        sum((p - a).square().sum() for p, a in zip(parameters, anchors, strict=True)) for anchors in adapted
-    ) / 4
+    by_hand = (
+        -3.0
+        * sum(sum((p - a).square().sum() for p, a in zip(parameters, anchors, strict=True)) for anchors in adapted)
+        / 4
+    )
     torch.testing.assert_close(values["per-model", "l2"], by_hand, rtol=1e-13, atol=0)
     for distance in ("l2", "tensor-mse"):
         a, b = (values[reduce, distance] for reduce in ("mean-inside", "per-model"))

@@ -121,9 +121,9 @@ def test_module_without_features():
 
 def test_dropout_is_off_while_judging_and_every_mode_as_before_afterwards():
     module = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(16, 3)).train()
-    module[1].eval()
+    module[0].eval()
     x = torch.ones(4, 1, 4, 4)
     logits = class_logits(module, x)
     assert torch.equal(logits, module[2](x.flatten(1)))
-    assert [part.training for part in module] == [True, False, True]
+    assert [part.training for part in module] == [False, True, True]
     assert not logits.requires_grad

@@ -15,7 +15,9 @@ def tiny(size=16, channels=1, **changes):
     n = size.bit_length() - 2
     widths = tuple(8 for _ in range(n))
     return StyleGAN2(
-        StyleGAN2Config(**{**TINY, "size": size, "channels": channels, "g_widths": widths, "d_widths": widths, **changes})
+        StyleGAN2Config(
+            **{**TINY, "size": size, "channels": channels, "g_widths": widths, "d_widths": widths, **changes}
+        )
     )
 
 

@@ -18,7 +18,7 @@ QUIET = LoopConfig(progress=False, checkpoint_every=3, log_every=1, grid_every=0
 TARGET = torch.arange(12.0).view(6, 2)
 
 
-class Stop(Exception):
+class StopError(Exception):
     pass
 
 
@@ -31,7 +31,7 @@ def fit(steps=10, fail_at=None, lazy=(), noise=0.1):
     def terms(real):
         seen.append(real)
         if fail_at is not None and len(seen) == fail_at:
-            raise Stop
+            raise StopError
         answer = layer(torch.ones(len(real), 1))
         return {"fit": (answer - real - noise * torch.randn_like(real)).square().mean()}
 
@@ -67,7 +67,7 @@ def test_runs_a_phase_and_returns_what_the_method_returns(tmp_path):
 def test_resume_is_bit_exact(tmp_path, killed_at):
     whole = fit()
     run(phases_of(whole[0]), tmp_path / "whole", QUIET)
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         run(phases_of(fit(fail_at=killed_at)[0]), tmp_path / "resumed", QUIET)
     phase, layer, average, seen = fit()
     run(phases_of(phase), tmp_path / "resumed", QUIET)
@@ -81,7 +81,7 @@ def test_resume_sees_a_forgotten_optimizer(tmp_path, monkeypatch):
     """The test above must be able to fail: without Adam's state the weights differ."""
     whole = fit()
     run(phases_of(whole[0]), tmp_path / "whole", QUIET)
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         run(phases_of(fit(fail_at=5)[0]), tmp_path / "resumed", QUIET)
     restore = loop_module._restore
     monkeypatch.setattr(loop_module, "_restore", lambda parts, states: "p" not in parts and restore(parts, states))
@@ -149,23 +149,28 @@ def test_other_players_are_frozen(tmp_path):
 
 def test_nan_loss_names_player_term_and_phase_and_leaves_no_result(tmp_path):
     phase, layer, *_ = fit()
-    bad = replace(phase, players={"p": replace(phase.players["p"], terms=lambda real: {"fit": layer.weight.sum() * math.nan})})
+    bad = replace(
+        phase, players={"p": replace(phase.players["p"], terms=lambda real: {"fit": layer.weight.sum() * math.nan})}
+    )
     with pytest.raises(FastUnlearnError, match=r"fit: loss p/fit is nan; lower the learning rate") as error:
         run(phases_of(bad), tmp_path, QUIET)
     assert "\n" not in str(error.value)
-    assert not list((tmp_path / "phases").glob("*")) and not (tmp_path / "checkpoint.pt").exists()
+    assert not list((tmp_path / "phases").glob("*"))
+    assert not (tmp_path / "checkpoint.pt").exists()
 
 
 def test_a_nan_between_log_lines_never_reaches_a_checkpoint(tmp_path):
     phase, layer, *_ = fit(steps=6)
-    bad = replace(phase, players={"p": replace(phase.players["p"], terms=lambda real: {"fit": layer.weight.sum() * math.nan})})
+    bad = replace(
+        phase, players={"p": replace(phase.players["p"], terms=lambda real: {"fit": layer.weight.sum() * math.nan})}
+    )
     with pytest.raises(FastUnlearnError, match="is nan"):
         run(phases_of(bad), tmp_path, replace(QUIET, log_every=1000))
     assert not (tmp_path / "checkpoint.pt").exists()
 
 
 def test_truncated_checkpoint_is_a_one_line_error(tmp_path):
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         run(phases_of(fit(fail_at=5)[0]), tmp_path, QUIET)
     checkpoint = tmp_path / "checkpoint.pt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
@@ -193,7 +198,7 @@ def test_full_disk_leaves_the_old_checkpoint_and_nothing_else(tmp_path):
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
-        with pytest.raises(FastUnlearnError, match="cannot write .*checkpoint.pt") as error:
+        with pytest.raises(FastUnlearnError, match=r"cannot write .*checkpoint\.pt") as error:
             save_state({"weights": torch.zeros(1_000_000)}, path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
