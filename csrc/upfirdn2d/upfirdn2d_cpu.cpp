@@ -82,6 +82,38 @@ Range clip(Range samples, int64_t size) {
 
 // ---- inner loops ---------------------------------------------------------------------------------------------------
 
+// V elements at an address of any alignment. Explicit vectors, because gcc guards the plain loops against aliasing at
+// run time and leaves short ones scalar, and planes of 4² to 32² pixels have only short ones.
+template <typename T, int V>
+struct VectorOf {
+  typedef T type __attribute__((vector_size(V * sizeof(T)), aligned(sizeof(T)), may_alias));
+};
+template <typename T, int V>
+using Vector = typename VectorOf<T, V>::type;
+
+template <int V, typename T>
+INLINE const Vector<T, V>& load(const T* p) {
+  return *reinterpret_cast<const Vector<T, V>*>(p);
+}
+
+template <int V, bool Add, typename T>
+INLINE void store(T* p, const Vector<T, V>& value) {
+  auto& to = *reinterpret_cast<Vector<T, V>*>(p);
+  to = Add ? to + value : value;
+}
+
+// The elements First, First + 2, … of a followed by b.
+template <int First, int V, typename T, size_t... I>
+INLINE void every_second(Vector<T, V>& out, const Vector<T, V>& a, const Vector<T, V>& b, std::index_sequence<I...>) {
+  out = __builtin_shufflevector(a, b, (First + 2 * static_cast<int>(I))...);
+}
+
+// a[0], b[0], a[1], b[1], … from element First · V of that sequence on.
+template <int First, int V, typename T, size_t... I>
+INLINE void alternate(Vector<T, V>& out, const Vector<T, V>& a, const Vector<T, V>& b, std::index_sequence<I...>) {
+  out = __builtin_shufflevector(a, b, static_cast<int>(I % 2 * V + First * V / 2 + I / 2)...);
+}
+
 // Calls body(V, c) with blocks [c, c + V) that cover [0, n), V as large as n allows. With Overlap the last block reaches
 // back over the one before it, so that a width of 17 costs two vectors and no scalar tail; a body that accumulates must
 // not see an element twice.
@@ -93,35 +125,33 @@ INLINE void for_blocks(int64_t c, int64_t n, const Body& body) {
   if (Overlap && n >= V) {
     body(block, n - V);
   } else if constexpr (V > 1) {
-    for_blocks<V / 2, Overlap>(c, n, body);
+    for_blocks<(V > 4 ? V / 2 : 1), Overlap>(c, n, body);
   }
 }
 
 // out(i)[m] = Σ_k weights[k] · row(i, k)[m] for rows 0 ≤ i < rows of n values.
 struct Sum {
-  template <int Taps, bool Add, typename T, typename Row>
+  template <int Bytes, int Taps, bool Add, typename T, typename Row>
   static INLINE void run(int64_t first, T* out, int64_t out_stride, int64_t rows, const Row& row, const T* weights,
                          int64_t n) {
     T w[Taps];
     for (int k = 0; k < Taps; ++k) w[k] = weights[first + k];
-    for (int64_t i = 0; i < rows; ++i) {
-      T* __restrict to = out + i * out_stride;
+    for (int64_t i = 0; i < rows; ++i, out += out_stride) {
       const T* from[Taps];
       for (int k = 0; k < Taps; ++k) from[k] = row(i, first + k);
-      for_blocks<16, !Add>(0, n, [&](auto block, int64_t c) INLINE_LAMBDA {
-        for (int j = 0; j < block; ++j) {
-          T sum = w[0] * from[0][c + j];
-          for (int k = 1; k < Taps; ++k) sum += w[k] * from[k][c + j];
-          to[c + j] = Add ? to[c + j] + sum : sum;
-        }
+      for_blocks<Bytes / sizeof(T), !Add>(0, n, [&](auto block, int64_t m) INLINE_LAMBDA {
+        constexpr int V = block;
+        Vector<T, V> sum = w[0] * load<V>(from[0] + m);
+        for (int k = 1; k < Taps; ++k) sum += w[k] * load<V>(from[k] + m);
+        store<V, Add>(out + m, sum);
       });
     }
   }
 };
 
-// Upsampling by two along rows: out[2m + r] = Σ_k weights_r[k] · row_r[m + k].
+// Upsampling by two along rows: out[2m + r] = Σ_k weights_r[k] · row_r[m + k], 0 ≤ m < n.
 struct Interleave {
-  template <int Taps, bool Add, typename T>
+  template <int Bytes, int Taps, bool Add, typename T>
   static INLINE void run(int64_t first, T* out, int64_t out_stride, int64_t rows, const T* row0, const T* row1,
                          int64_t row_stride, const T* weights0, const T* weights1, int64_t n) {
     T w0[Taps], w1[Taps];
@@ -129,41 +159,56 @@ struct Interleave {
       w0[k] = weights0[first + k];
       w1[k] = weights1[first + k];
     }
-    for (int64_t i = 0; i < rows; ++i) {
-      T* __restrict to = out + i * out_stride;
-      const T* from0 = row0 + i * row_stride + first;
-      const T* from1 = row1 + i * row_stride + first;
-      for_blocks<16, !Add>(0, n, [&](auto block, int64_t m) INLINE_LAMBDA {
-        for (int j = 0; j < block; ++j) {
-          T sum0 = w0[0] * from0[m + j], sum1 = w1[0] * from1[m + j];
-          for (int k = 1; k < Taps; ++k) {
-            sum0 += w0[k] * from0[m + j + k];
-            sum1 += w1[k] * from1[m + j + k];
-          }
-          to[2 * (m + j)] = Add ? to[2 * (m + j)] + sum0 : sum0;
-          to[2 * (m + j) + 1] = Add ? to[2 * (m + j) + 1] + sum1 : sum1;
+    row0 += first;
+    row1 += first;
+    for (int64_t i = 0; i < rows; ++i, out += out_stride, row0 += row_stride, row1 += row_stride) {
+      for_blocks<Bytes / sizeof(T), !Add>(0, n, [&](auto block, int64_t m) INLINE_LAMBDA {
+        constexpr int V = block;
+        Vector<T, V> even = w0[0] * load<V>(row0 + m), odd = w1[0] * load<V>(row1 + m);
+        for (int k = 1; k < Taps; ++k) {
+          even += w0[k] * load<V>(row0 + m + k);
+          odd += w1[k] * load<V>(row1 + m + k);
+        }
+        if constexpr (V == 1) {
+          store<V, Add>(out + 2 * m, even);
+          store<V, Add>(out + 2 * m + 1, odd);
+        } else {
+          Vector<T, V> low, high;
+          alternate<0, V, T>(low, even, odd, std::make_index_sequence<V>());
+          alternate<1, V, T>(high, even, odd, std::make_index_sequence<V>());
+          store<V, Add>(out + 2 * m, low);
+          store<V, Add>(out + 2 * m + V, high);
         }
       });
     }
   }
 };
 
-// Downsampling by two along rows: out[m] = Σ_k weights[k] · row[2m + k].
+// Downsampling by two along rows: out[m] = Σ_k weights[k] · row[2m + k], 0 ≤ m < n. An odd number of taps reads, and
+// ignores, the value after the last one.
 struct Decimate {
-  template <int Taps, bool Add, typename T>
+  template <int Bytes, int Taps, bool Add, typename T>
   static INLINE void run(int64_t first, T* out, int64_t out_stride, int64_t rows, const T* row, int64_t row_stride,
                          const T* weights, int64_t n) {
     T w[Taps];
     for (int k = 0; k < Taps; ++k) w[k] = weights[first + k];
-    for (int64_t i = 0; i < rows; ++i) {
-      T* __restrict to = out + i * out_stride;
-      const T* from = row + i * row_stride + first;
-      for_blocks<16, !Add>(0, n, [&](auto block, int64_t m) INLINE_LAMBDA {
-        for (int j = 0; j < block; ++j) {
-          T sum = w[0] * from[2 * (m + j)];
-          for (int k = 1; k < Taps; ++k) sum += w[k] * from[2 * (m + j) + k];
-          to[m + j] = Add ? to[m + j] + sum : sum;
+    row += first;
+    for (int64_t i = 0; i < rows; ++i, out += out_stride, row += row_stride) {
+      for_blocks<Bytes / sizeof(T), !Add>(0, n, [&](auto block, int64_t m) INLINE_LAMBDA {
+        constexpr int V = block;
+        Vector<T, V> sum{}, value;
+        for (int k = 0; k < Taps; ++k) {
+          const T* const from = row + 2 * m + k / 2 * 2;
+          if constexpr (V == 1) {
+            value = load<1>(from + k % 2);
+          } else if (k % 2 == 0) {
+            every_second<0, V, T>(value, load<V>(from), load<V>(from + V), std::make_index_sequence<V>());
+          } else {
+            every_second<1, V, T>(value, load<V>(from), load<V>(from + V), std::make_index_sequence<V>());
+          }
+          sum = k == 0 ? w[k] * value : sum + w[k] * value;
         }
+        store<V, Add>(out + m, sum);
       });
     }
   }
@@ -171,28 +216,18 @@ struct Decimate {
 
 // Runs a filter in passes of at most four taps, so that their number is known at compile time. Every pass but the
 // first adds to what is there, as does the first if `add` says so.
-template <typename Pass, typename... Args>
+template <int Bytes, typename Pass, typename... Args>
 INLINE void in_passes(int64_t taps, bool add, const Args&... args) {
-  for (int64_t first = 0; first < taps; first += 4) {
+  for (int64_t first = 0; first < taps; first += 4, add = true) {
     const int64_t left = taps - first;
-    if (add || first > 0) {
-      if (left == 1) {
-        Pass::template run<1, true>(first, args...);
-      } else if (left == 2) {
-        Pass::template run<2, true>(first, args...);
-      } else if (left == 3) {
-        Pass::template run<3, true>(first, args...);
-      } else {
-        Pass::template run<4, true>(first, args...);
-      }
-    } else if (left == 1) {
-      Pass::template run<1, false>(first, args...);
-    } else if (left == 2) {
-      Pass::template run<2, false>(first, args...);
+    if (left >= 4) {
+      add ? Pass::template run<Bytes, 4, true>(first, args...) : Pass::template run<Bytes, 4, false>(first, args...);
     } else if (left == 3) {
-      Pass::template run<3, false>(first, args...);
+      add ? Pass::template run<Bytes, 3, true>(first, args...) : Pass::template run<Bytes, 3, false>(first, args...);
+    } else if (left == 2) {
+      add ? Pass::template run<Bytes, 2, true>(first, args...) : Pass::template run<Bytes, 2, false>(first, args...);
     } else {
-      Pass::template run<4, false>(first, args...);
+      add ? Pass::template run<Bytes, 1, true>(first, args...) : Pass::template run<Bytes, 1, false>(first, args...);
     }
   }
 }
@@ -212,7 +247,7 @@ struct Rows {
 };
 
 // Output rows `outputs` of the vertical pass, n values each.
-template <typename T>
+template <int Bytes, typename T>
 INLINE void vertical_pass(T* out, int64_t out_stride, const Rows<T>& rows, const Polyphase<T>& filter, Range outputs,
                           int64_t n) {
   for (int64_t r = 0; r < filter.period; ++r) {
@@ -225,14 +260,14 @@ INLINE void vertical_pass(T* out, int64_t out_stride, const Rows<T>& rows, const
     if (phase.weights.empty()) {
       for (int64_t i = 0; i < end - begin; ++i) std::fill_n(to + i * to_stride, n, T(0));
     }
-    in_passes<Sum>(phase.weights.size(), false, to, to_stride, end - begin,
+    in_passes<Bytes, Sum>(phase.weights.size(), false, to, to_stride, end - begin,
                    [&](int64_t i, int64_t k) INLINE_LAMBDA { return rows(source + i * step + k); },
                    phase.weights.data(), n);
   }
 }
 
 // `rows` rows of the horizontal pass: out_w pixels of `channels` values, from rows whose first pixel is sample `begin`.
-template <typename T>
+template <int Bytes, typename T>
 INLINE void horizontal_pass(T* out, const T* buffer, int64_t stride, int64_t rows, int64_t begin,
                             const Polyphase<T>& filter, int64_t out_w, int64_t channels, bool add) {
   const int64_t period = filter.period, step = filter.step, out_stride = out_w * channels;
@@ -242,17 +277,17 @@ INLINE void horizontal_pass(T* out, const T* buffer, int64_t stride, int64_t row
   const T* const first = buffer + (even.source - begin) * channels;
   int64_t done = 0;
   if (taps > 0 && period == 1 && step == 1) {
-    in_passes<Sum>(taps, add, out, out_stride, rows,
+    in_passes<Bytes, Sum>(taps, add, out, out_stride, rows,
                    [=](int64_t i, int64_t k) INLINE_LAMBDA { return first + i * stride + k * channels; },
                    even.weights.data(), out_stride);
     return;
   }
   if (taps > 0 && channels == 1 && period == 1 && step == 2) {
-    in_passes<Decimate>(taps, add, out, out_stride, rows, first, stride, even.weights.data(), out_w);
+    in_passes<Bytes, Decimate>(taps, add, out, out_stride, rows, first, stride, even.weights.data(), out_w);
     return;
   }
   if (taps > 0 && channels == 1 && period == 2 && step == 1 && odd.weights.size() == even.weights.size()) {
-    in_passes<Interleave>(taps, add, out, out_stride, rows, first, buffer + (odd.source - begin), stride,
+    in_passes<Bytes, Interleave>(taps, add, out, out_stride, rows, first, buffer + (odd.source - begin), stride,
                           even.weights.data(), odd.weights.data(), out_w / 2);
     done = out_w / 2 * 2;
   }
@@ -273,32 +308,42 @@ INLINE void horizontal_pass(T* out, const T* buffer, int64_t stride, int64_t row
       if (phase.weights.empty() && !add) {
         for (int64_t j = m; j < count; ++j) std::fill_n(out + (j * period + r) * channels, channels, T(0));
       }
-      in_passes<Sum>(phase.weights.size(), add, to, period * channels, count - m,
+      in_passes<Bytes, Sum>(phase.weights.size(), add, to, period * channels, count - m,
                      [=](int64_t j, int64_t k) INLINE_LAMBDA { return from + ((m + j) * step + k) * channels; },
                      phase.weights.data(), channels);
     }
   }
 }
 
-FASTUNLEARN_CLONES void vertical(float* out, int64_t out_stride, const Rows<float>& rows,
-                                 const Polyphase<float>& filter, Range outputs, int64_t n) {
-  vertical_pass(out, out_stride, rows, filter, outputs, n);
-}
+// One wheel for every x86-64: a copy for each register size, and the loader picks. (FASTUNLEARN_CLONES would give all of
+// them the same vectors.)
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
+#define FOR_EACH_TARGET(define)                             \
+  __attribute__((target("arch=x86-64-v4"))) define(64)      \
+  __attribute__((target("arch=x86-64-v3"))) define(32)      \
+  __attribute__((target("default"))) define(16)
+#else
+#define FOR_EACH_TARGET(define) define(16)
+#endif
 
-FASTUNLEARN_CLONES void vertical(double* out, int64_t out_stride, const Rows<double>& rows,
-                                 const Polyphase<double>& filter, Range outputs, int64_t n) {
-  vertical_pass(out, out_stride, rows, filter, outputs, n);
-}
-
-FASTUNLEARN_CLONES void horizontal(float* out, const float* buffer, int64_t stride, int64_t rows, int64_t begin,
-                                   const Polyphase<float>& filter, int64_t out_w, int64_t channels, bool add) {
-  horizontal_pass(out, buffer, stride, rows, begin, filter, out_w, channels, add);
-}
-
-FASTUNLEARN_CLONES void horizontal(double* out, const double* buffer, int64_t stride, int64_t rows, int64_t begin,
-                                   const Polyphase<double>& filter, int64_t out_w, int64_t channels, bool add) {
-  horizontal_pass(out, buffer, stride, rows, begin, filter, out_w, channels, add);
-}
+#define VERTICAL(bytes, T)                                                                                      \
+  void vertical(T* out, int64_t out_stride, const Rows<T>& rows, const Polyphase<T>& filter, Range outputs,     \
+                int64_t n) {                                                                                    \
+    vertical_pass<bytes>(out, out_stride, rows, filter, outputs, n);                                            \
+  }
+#define HORIZONTAL(bytes, T)                                                                                    \
+  void horizontal(T* out, const T* buffer, int64_t stride, int64_t rows, int64_t begin,                         \
+                  const Polyphase<T>& filter, int64_t out_w, int64_t channels, bool add) {                      \
+    horizontal_pass<bytes>(out, buffer, stride, rows, begin, filter, out_w, channels, add);                     \
+  }
+#define VERTICAL_FLOAT(bytes) VERTICAL(bytes, float)
+#define VERTICAL_DOUBLE(bytes) VERTICAL(bytes, double)
+#define HORIZONTAL_FLOAT(bytes) HORIZONTAL(bytes, float)
+#define HORIZONTAL_DOUBLE(bytes) HORIZONTAL(bytes, double)
+FOR_EACH_TARGET(VERTICAL_FLOAT)
+FOR_EACH_TARGET(VERTICAL_DOUBLE)
+FOR_EACH_TARGET(HORIZONTAL_FLOAT)
+FOR_EACH_TARGET(HORIZONTAL_DOUBLE)
 
 FASTUNLEARN_CLONES void convert(const Half* from, float* to, int64_t n) {
   for (int64_t i = 0; i < n; ++i) to[i] = from[i];
@@ -353,7 +398,7 @@ void run_blocks(const Job<S>& job, int64_t blocks_per_plane, int64_t begin, int6
       std::min(job.vertical.in, (block_rows * job.vertical.down + job.vertical.taps) / job.vertical.up + 2);
 
   // Zero, and written only where x has samples: the margins stay zero from block to block.
-  std::vector<T> buffer((job.separable ? block_rows : block_sources) * stride);
+  std::vector<T> buffer((job.separable ? block_rows : block_sources) * stride + 1);
   T* const buffer_inside = buffer.data() + (inside.begin - columns.begin) * channels;
   const std::vector<T> zero(width);
   std::vector<T> sources(stored_wide ? 0 : block_sources * width), results(stored_wide ? 0 : block_rows * row_size);

@@ -3,11 +3,10 @@
 import sys
 from collections.abc import Sequence
 
-import tyro
-
 from ..errors import FastUnlearnError
 from .doctor import Doctor
 from .evaluate import Evaluate
+from .flags import parse_flags
 from .sample import Sample
 from .train import Train
 from .train_classifier import TrainClassifier
@@ -46,10 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse(name: str, arguments: list[str]) -> object:
     """The command's dataclass, filled from its flags."""
     command, prog = COMMANDS[name], f"fastunlearn {name}"
-    markers = (tyro.conf.OmitArgPrefixes,)
-    if hasattr(command, "parse"):
-        return command.parse(arguments, prog, markers)
-    return tyro.cli(command, prog=prog, args=arguments, config=markers)
+    return command.parse(arguments, prog) if hasattr(command, "parse") else parse_flags(command, prog, arguments)
 
 
 def overview() -> str:

@@ -1,6 +1,6 @@
 """``fastunlearn evaluate RUN``: did it forget, and at what price?"""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
@@ -8,8 +8,7 @@ import tyro
 from ..bundle import Bundle
 from ..config import read_yaml
 from ..errors import FastUnlearnError
-from ..evaluation import check, compare, find_pairs, histogram, observe, summary_table
-from ..evaluation.pictures import before_after
+from ..evaluation import Judges, before_after, check, compare, find_pairs, histogram, observe, summary_table
 from ..models.classifiers import load_classifier
 
 
@@ -21,7 +20,8 @@ class Evaluate:
         folder: of an `unlearn` run.
         n: paired latents; digit-feature FIDs are comparable for 15,000 only.
         seed: of the latents; others than those that training and selection saw, whatever its value.
-        classifier: TorchScript or safetensors classifier; None takes the one of the original's bundle.
+        classifier: TorchScript or safetensors classifier to judge alone, without FID; None takes the judges and the
+            statistics of the original's bundle.
         progress: whether to show progress bars.
     """
 
@@ -38,14 +38,7 @@ class Evaluate:
         settings = read_yaml(self.folder / "config.yaml")
         forget, base, after = int(settings["forget"]), Bundle(settings["gan"]), Bundle(self.folder / "bundle")
         original, unlearned = base.model(), after.model()
-        judges = base.judges()
-        if self.classifier is not None:
-            judges = replace(
-                judges,
-                classifier=load_classifier(self.classifier),
-                classifier_errors=None,
-                feature_extractor=judges.classifier,
-            )
+        judges = base.judges() if self.classifier is None else Judges(classifier=load_classifier(self.classifier))
         check(original, unlearned, judges, forget)
         before, now = (
             observe(model, judges, n=self.n, seed=self.seed, progress=name if self.progress else None)

@@ -16,6 +16,7 @@ from ..methods import METHODS, unlearn
 from ..models.classifiers import load_classifier
 from ..training.loop import LoopConfig
 from ..training.record import environment, open_run
+from .flags import parse_flags
 
 MethodConfig = TypeVar("MethodConfig")
 
@@ -64,7 +65,7 @@ class Unlearn(Generic[MethodConfig]):
     loop: LoopConfig = field(default_factory=LoopConfig)
 
     @classmethod
-    def parse(cls, arguments: list[str], prog: str, markers: tuple) -> "Unlearn":
+    def parse(cls, arguments: list[str], prog: str) -> "Unlearn":
         """METHOD, then flags on top of the bundle's settings for it and those of the YAML file.
 
         Raises:
@@ -78,15 +79,16 @@ class Unlearn(Generic[MethodConfig]):
         given.add_argument("--config")
         files, _ = given.parse_known_args(flags)
         kind = METHODS[name][1]
-        config = kind()
+        config, loop = kind(), LoopConfig()
         if files.gan:
-            shipped = Bundle(files.gan).config.get("unlearn", {}).get(name, {})
-            config = from_dict(kind, shipped, f"{files.gan}: unlearn: {name}", config)
+            shipped = Bundle(files.gan).config.get("unlearn", {})
+            config = from_dict(kind, shipped.get(name, {}), f"{files.gan}: unlearn: {name}", config)
+            loop = from_dict(LoopConfig, shipped.get("loop", {}), f"{files.gan}: unlearn: loop", loop)
         if files.config:
             config = from_dict(kind, read_yaml(files.config), files.config, config)
         missing: Any = tyro.MISSING
-        default = cls(method=config, gan=missing, forget=missing)
-        return tyro.cli(cls[kind], prog=f"{prog} {name}", args=flags, default=default, config=markers)
+        default = cls(method=config, gan=missing, forget=missing, loop=loop)
+        return parse_flags(cls[kind], f"{prog} {name}", flags, default)
 
     def run(self) -> None:
         """Do it."""

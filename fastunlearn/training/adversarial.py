@@ -3,11 +3,13 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from ..models.protocol import GenerativeModel
+from .augment import AdaptiveAugment
 from .loop import Average, Images, Lazy, Phase, Player, Terms
 from .losses import discriminator_loss, generator_loss
 from .regularizers import PathLength, r1_penalty
@@ -27,6 +29,7 @@ class AdversarialConfig:
         path_batch_shrink: the path-length batch is batch_size divided by this.
         mixing: probability of style mixing for a sample, in [0, 1].
         ema_images: images over which the averaged generator forgets half of its past.
+        augment: "ada" augments what D sees, adaptively, for small datasets.
     """
 
     batch_size: int = 16
@@ -38,6 +41,7 @@ class AdversarialConfig:
     path_batch_shrink: int = 2
     mixing: float = 0.9
     ema_images: float = 10_000
+    augment: Literal["none", "ada"] = "none"
 
 
 class Networks:
@@ -97,18 +101,22 @@ def adversarial_phase(
     """
     g, d, latent_dim = networks.generator, networks.discriminator, networks.model.latent_dim
     n_path = max(1, config.batch_size // config.path_batch_shrink)
+    augment = AdaptiveAugment() if config.augment == "ada" else nn.Identity()
 
     def discriminator_terms(real: Tensor) -> Terms:
         with torch.no_grad():
             fake = sample_fake(networks, len(real), config.mixing)
-        return {"adversarial": discriminator_loss(d(real), d(fake))}
+        real_logits = d(augment(real))
+        if config.augment == "ada":
+            augment.adapt(real_logits)
+        return {"adversarial": discriminator_loss(real_logits, d(augment(fake)))}
 
     def generator_terms(real: Tensor) -> Terms:
         fake = sample_fake(networks, len(real), config.mixing)
-        return {"adversarial": generator_loss(d(fake)), **(extra() if extra else {})}
+        return {"adversarial": generator_loss(d(augment(fake))), **(extra() if extra else {})}
 
     def r1_terms(real: Tensor) -> Terms:
-        return {"r1": config.r1 / 2 * r1_penalty(d, real)}
+        return {"r1": config.r1 / 2 * r1_penalty(d, augment(real))}
 
     def path_terms(real: Tensor) -> Terms:
         z = torch.randn(n_path, latent_dim, device=real.device)
@@ -128,6 +136,7 @@ def adversarial_phase(
             "generator_ema": networks.ema,
             "discriminator": d,
             "path_length": networks.path_length,
+            "augment": augment,
         },
         players={
             "d": Player(list(d.parameters()), discriminator_terms, config.lr, lazy=r1),

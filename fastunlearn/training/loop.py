@@ -119,7 +119,8 @@ class LoopConfig:
     Attributes:
         seed: of everything random. A run is reproduced bit for bit by its seed on the same machine and threads.
         device: "auto" (CUDA if there is one), "cpu", "cuda" or "cuda:1".
-        precision: "float32", or "bf16" for bfloat16 autocast; lazy regularisers are always computed in float32.
+        precision: "float32"; "bf16" for bfloat16 autocast; "auto" for bf16 where the hardware multiplies it natively,
+            else float32. Lazy regularisers are always computed in float32.
         checkpoint_every: steps between checkpoints.
         log_every: steps between lines in metrics.jsonl and TensorBoard.
         grid_every: steps between sample grids; 0 for none.
@@ -128,7 +129,7 @@ class LoopConfig:
 
     seed: int = 0
     device: str = "auto"
-    precision: Literal["float32", "bf16"] = "float32"
+    precision: Literal["float32", "bf16", "auto"] = "float32"
     checkpoint_every: int = 500
     log_every: int = 20
     grid_every: int = 500
@@ -139,6 +140,20 @@ class LoopConfig:
         if self.device == "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return torch.device(self.device)
+
+    def resolved_precision(self) -> Literal["float32", "bf16"]:
+        """The precision that `precision` stands for on the device."""
+        if self.precision != "auto":
+            return self.precision
+        cuda = self.resolved_device().type == "cuda"
+        native = torch.cuda.is_bf16_supported(including_emulation=False) if cuda else _cpu_multiplies_bf16()
+        return "bf16" if native else "float32"
+
+
+def _cpu_multiplies_bf16() -> bool:
+    """AVX512-BF16 or AMX; no on a torch too old to tell."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_tile"))
 
 
 def run(phases: Generator[Phase, None, Result], folder: Path, config: LoopConfig) -> Result:
@@ -183,6 +198,7 @@ def _run_phase(phase: Phase, state: RunState, config: LoopConfig) -> None:
     for module in phase.modules.values():
         module.to(device)
     optimizers = {name: player.optimizer() for name, player in phase.players.items()}
+    precision = config.resolved_precision()
     log = Log(state.folder, phase, config)
     start = 0
     if (saved := state.checkpoint(phase.name)) is not None:
@@ -198,7 +214,7 @@ def _run_phase(phase: Phase, state: RunState, config: LoopConfig) -> None:
             real = phase.data.batch(order.indices(step)).to(device)
             values = {}
             for name, player in phase.players.items():
-                values |= _move(name, player, phase, optimizers[name], real, step, config.precision)
+                values |= _move(name, player, phase, optimizers[name], real, step, precision)
             for average in phase.averages:
                 average.update()
             log.step(step + 1, values)
