@@ -25,8 +25,8 @@ from pathlib import Path
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
-ROOT = Path(__file__).parent.resolve()
-OBJECTS = ROOT / "build" / "objects"
+os.chdir(Path(__file__).parent)
+OBJECTS = Path("build/objects")  # relative, like every path here: a moved tree finds them current
 STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020a000000000000ULL"  # every torch >= 2.10 can load the result
 CXX_FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", STABLE_ABI]
 NVCC_FLAGS = ["-std=c++17", "-O3", "--expt-relaxed-constexpr", "-Xcompiler", "-fPIC,-fvisibility=hidden", STABLE_ABI]
@@ -65,7 +65,7 @@ def include_flags() -> list[str]:
     from torch.utils.cpp_extension import include_paths
 
     # As system headers, torch's own give no warnings; they change only with torch's version, which names the object.
-    return [f"-I{ROOT / 'csrc'}", *(flag for path in include_paths() for flag in ("-isystem", path))]
+    return ["-Icsrc", *(flag for path in include_paths() for flag in ("-isystem", path))]
 
 
 def compile_command(source: Path, nvcc: str | None) -> list[str]:
@@ -93,11 +93,11 @@ def compile_object(source: Path, nvcc: str | None) -> Path:
     target = OBJECTS / f"{source.stem}{source.suffix}.{digest}.o"
     depfile = target.with_suffix(".d")
     if not is_current(target, depfile):
-        print(f"{command[0]} {source.relative_to(ROOT)}", flush=True)
+        print(f"{command[0]} {source}", flush=True)
         unfinished = target.with_suffix(".tmp.o")
         command += ["-MMD", "-MF", str(depfile), "-c", str(source), "-o", str(unfinished)]
         if subprocess.run(command).returncode != 0:
-            raise SystemExit(f"{source.relative_to(ROOT)} did not compile: {shlex.join(command)}")
+            raise SystemExit(f"{source} did not compile: {shlex.join(command)}")
         unfinished.replace(target)
     return target
 
@@ -139,7 +139,7 @@ class BuildExtension(build_ext):
     def build_extension(self, extension):
         """Compile what is out of date, then link."""
         nvcc = find_nvcc()
-        sources = [ROOT / source for source in extension.sources if nvcc or not source.endswith(".cu")]
+        sources = [Path(source) for source in extension.sources if nvcc or not source.endswith(".cu")]
         jobs = int(os.environ.get("MAX_JOBS") or os.cpu_count() or 1)
         with ThreadPoolExecutor(jobs) as pool:
             objects = list(pool.map(lambda source: compile_object(source, nvcc), sources))
@@ -149,7 +149,7 @@ class BuildExtension(build_ext):
 
 
 PATTERNS = ("csrc/*.cpp", "csrc/*/*.cpp", "csrc/*/*.cu")
-SOURCES = sorted(path.relative_to(ROOT).as_posix() for pattern in PATTERNS for path in ROOT.glob(pattern))
+SOURCES = sorted(path.as_posix() for pattern in PATTERNS for path in Path().glob(pattern))
 KERNEL_PACKAGES = ["fastunlearn.kernels"] + [f"fastunlearn.kernels.{name}" for name in find_packages("kernels")]
 
 setup(

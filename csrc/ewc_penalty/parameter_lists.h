@@ -43,8 +43,8 @@ inline Tensor empty_with_strides_of(const Tensor& like) {
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
   AtenTensorHandle result = nullptr;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(like.dim(), like.sizes().data(), like.strides().data(),
-                                                  dtype, device_type, device_index, &result));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(like.dim(), like.sizes().data(), like.strides().data(), dtype,
+                                                  device_type, device_index, &result));
   return Tensor(result);
 }
 
@@ -52,8 +52,7 @@ class ParameterLists {
  public:
   // `fisher` and `tensor_weights` may be empty: ones.
   ParameterLists(const char* op, const std::vector<Tensor>& params, const std::vector<Tensor>& anchors,
-                 const std::vector<Tensor>& fisher, const std::vector<double>& tensor_weights,
-                 bool with_grad) {
+                 const std::vector<Tensor>& fisher, const std::vector<double>& tensor_weights, bool with_grad) {
     const size_t n = params.size();
     STD_TORCH_CHECK(n > 0, op, ": params must hold at least one tensor");
     STD_TORCH_CHECK(anchors.size() == n, op, ": anchors must be as many as params");
@@ -104,9 +103,8 @@ class ParameterLists {
       if (!dense) detours_.emplace_back(grads_.back(), flat);
       grad_address = flat.data_ptr();
     }
-    parameters_.push_back({param.scalar_type(), param.numel(), weight, layout.data_ptr(),
-                           address(anchor, layout), fisher ? address(*fisher, layout) : nullptr,
-                           grad_address});
+    parameters_.push_back({param.scalar_type(), param.numel(), weight, layout.data_ptr(), address(anchor, layout),
+                           fisher ? address(*fisher, layout) : nullptr, grad_address});
   }
 
   std::vector<Parameter> parameters_;
@@ -116,9 +114,8 @@ class ParameterLists {
 
 // The result's place: float32 unless a parameter is float64.
 inline Tensor empty_scalar(const std::vector<Tensor>& params) {
-  const bool any_double = std::any_of(params.begin(), params.end(), [](const Tensor& param) {
-    return param.scalar_type() == ScalarType::Double;
-  });
+  const bool any_double = std::any_of(params.begin(), params.end(),
+                                      [](const Tensor& param) { return param.scalar_type() == ScalarType::Double; });
   return torch::stable::new_empty(params[0], {}, any_double ? ScalarType::Double : ScalarType::Float);
 }
 

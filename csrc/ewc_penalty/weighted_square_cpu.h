@@ -50,8 +50,7 @@ template <typename T, bool WithFisher, bool WithValue, bool WithGrad>
 double part(const Parameter& parameter, int64_t begin, int64_t end, double scale) {
   const auto at = [begin](const void* data) { return static_cast<const T*>(data) + begin; };
   return parameter.weight * segment<T, WithFisher, WithValue, WithGrad>(
-                                at(parameter.param), at(parameter.anchor),
-                                WithFisher ? at(parameter.fisher) : nullptr,
+                                at(parameter.param), at(parameter.anchor), WithFisher ? at(parameter.fisher) : nullptr,
                                 WithGrad ? static_cast<T*>(parameter.grad) + begin : nullptr, end - begin,
                                 static_cast<accumulate_t<T>>(scale * parameter.weight));
 }
@@ -68,16 +67,14 @@ double run_cpu(const char* op, const std::vector<Parameter>& parameters, double 
   std::vector<double> sums(blocks, 0.0);
   parallel_range(blocks, block_elements, [&](int64_t first_block, int64_t last_block) {
     for (int64_t block = first_block; block < last_block; ++block) {
-      const int64_t block_begin = block * block_elements,
-                    block_end = std::min(total, block_begin + block_elements);
+      const int64_t block_begin = block * block_elements, block_end = std::min(total, block_begin + block_elements);
       size_t t = std::upper_bound(starts.begin(), starts.end(), block_begin) - starts.begin() - 1;
       for (; t < parameters.size() && starts[t] < block_end; ++t) {
         const int64_t begin = std::max<int64_t>(0, block_begin - starts[t]);
         const int64_t end = std::min(parameters[t].numel, block_end - starts[t]);
         if (begin >= end) continue;
         dispatch_floating(parameters[t].dtype, op, [&](auto zero) {
-          sums[block] +=
-              part<decltype(zero), WithFisher, WithValue, WithGrad>(parameters[t], begin, end, scale);
+          sums[block] += part<decltype(zero), WithFisher, WithValue, WithGrad>(parameters[t], begin, end, scale);
         });
       }
     }

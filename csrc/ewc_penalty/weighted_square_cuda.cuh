@@ -1,4 +1,4 @@
-// Launches the shared device body over any number of tensors: one launch per dtype and table_size tensors.
+// Launches the shared device body over any number of tensors: one launch per table.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -13,24 +13,23 @@
 
 namespace fastunlearn::weighted_square {
 
+// The shared body over all tensors. `factor` may be null; `sums` takes count_blocks(tables) numbers where WithValue.
 template <bool WithFisher, bool WithValue, bool WithGrad>
-void launch_all(const char* op, const std::vector<Launch>& launches, double scale, const double* factor,
-                double* sums, cudaStream_t stream) {
-  for (const Launch& launch : launches) {
-    dispatch_floating(launch.dtype, op, [&](auto zero) {
-      weighted_square_kernel<decltype(zero), WithFisher, WithValue, WithGrad>
-          <<<launch.blocks(), block_threads, 0, stream>>>(launch.table, scale, factor, sums);
+void launch_all(const CudaLauncher& launch, const char* op, const std::vector<TypedTable>& tables, double scale,
+                const double* factor, double* sums) {
+  for (const auto& [dtype, table] : tables) {
+    dispatch_floating(dtype, op, [&, &table = table](auto zero) {
+      launch(weighted_square_kernel<decltype(zero), WithFisher, WithValue, WithGrad>, table.blocks(), block_threads, 0,
+             table, scale, factor, sums);
     });
-    check_launch(op);
-    if (WithValue) sums += launch.blocks();
+    if (WithValue) sums += table.blocks();
   }
 }
 
 // Device memory for one number per block, and one more for the slope of a loss.
 inline Tensor empty_sums(const Tensor& like, int64_t blocks) {
   const int64_t size = blocks + 1;
-  return torch::stable::new_empty(like, torch::headeronly::IntHeaderOnlyArrayRef(&size, 1),
-                                  ScalarType::Double);
+  return torch::stable::new_empty(like, torch::headeronly::IntHeaderOnlyArrayRef(&size, 1), ScalarType::Double);
 }
 
 }  // namespace fastunlearn::weighted_square

@@ -3,6 +3,8 @@
 // sum to a place of its own, one more block adds the sums in a fixed order: no atomics, no concatenation.
 #pragma once
 
+#include <cuda_runtime.h>
+
 #include <cstdint>
 #include <map>
 #include <vector>
@@ -25,25 +27,26 @@ struct Table {
   const void* anchor[table_size];
   const void* fisher[table_size];
   void* grad[table_size];
+
+  int blocks() const { return first_block[count]; }
 };
 
-struct Launch {
+struct TypedTable {
   ScalarType dtype;
   Table table;
-  int blocks() const { return table.first_block[table.count]; }
 };
 
-// Tensors in tables, dtype by dtype; empty ones are left out.
-inline std::vector<Launch> plan_launches(const std::vector<Parameter>& parameters) {
+// All tensors that have elements, in as few tables as their dtypes and number allow.
+inline std::vector<TypedTable> make_tables(const std::vector<Parameter>& parameters) {
   std::map<ScalarType, std::vector<const Parameter*>> by_dtype;
   for (const Parameter& parameter : parameters) {
     if (parameter.numel > 0) by_dtype[parameter.dtype].push_back(&parameter);
   }
-  std::vector<Launch> launches;
+  std::vector<TypedTable> tables;
   for (const auto& [dtype, group] : by_dtype) {
     for (size_t i = 0; i < group.size(); ++i) {
-      if (i % table_size == 0) launches.push_back({dtype, {}});
-      Table& table = launches.back().table;
+      if (i % table_size == 0) tables.push_back({dtype, {}});
+      Table& table = tables.back().table;
       const Parameter& parameter = *group[i];
       const int t = table.count++;
       table.numel[t] = parameter.numel;
@@ -55,12 +58,12 @@ inline std::vector<Launch> plan_launches(const std::vector<Parameter>& parameter
       table.first_block[t + 1] = table.first_block[t] + (parameter.numel + block_span - 1) / block_span;
     }
   }
-  return launches;
+  return tables;
 }
 
-inline int64_t count_blocks(const std::vector<Launch>& launches) {
+inline int64_t count_blocks(const std::vector<TypedTable>& tables) {
   int64_t blocks = 0;
-  for (const Launch& launch : launches) blocks += launch.blocks();
+  for (const TypedTable& typed : tables) blocks += typed.table.blocks();
   return blocks;
 }
 

@@ -20,8 +20,8 @@ using weighted_square::run_cpu;
 using weighted_square::scalar_cpu;
 
 std::tuple<Tensor, Tensor> value_cpu(std::vector<Tensor> params, std::vector<Tensor> anchors,
-                                     std::vector<double> tensor_weights, std::string kind, double alpha,
-                                     double spread, double weight) {
+                                     std::vector<double> tensor_weights, std::string kind, double alpha, double spread,
+                                     double weight) {
   const Loss loss = parse_loss(kind, alpha, spread, weight);
   const ParameterLists lists(op, params, anchors, {}, tensor_weights, /*with_grad=*/false);
   const double distance = spread + run_cpu<false, true, false>(op, lists.parameters(), 0.0);
@@ -30,9 +30,8 @@ std::tuple<Tensor, Tensor> value_cpu(std::vector<Tensor> params, std::vector<Ten
 
 std::tuple<Tensor, Tensor, std::vector<Tensor>> value_and_grad_cpu(std::vector<Tensor> params,
                                                                    std::vector<Tensor> anchors,
-                                                                   std::vector<double> tensor_weights,
-                                                                   std::string kind, double alpha,
-                                                                   double spread, double weight) {
+                                                                   std::vector<double> tensor_weights, std::string kind,
+                                                                   double alpha, double spread, double weight) {
   const Loss loss = parse_loss(kind, alpha, spread, weight);
   ParameterLists lists(op, params, anchors, {}, tensor_weights, /*with_grad=*/true);
   double distance = spread;

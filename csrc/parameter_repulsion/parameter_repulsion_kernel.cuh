@@ -7,8 +7,8 @@
 namespace fastunlearn::parameter_repulsion {
 
 __global__ void __launch_bounds__(weighted_square::block_threads)
-    parameter_repulsion_kernel(const double* sums, int64_t count, const Loss loss, void* value,
-                               void* distance, bool is_double, double* slope) {
+    parameter_repulsion_kernel(const double* sums, int64_t count, const Loss loss, void* value, void* distance,
+                               bool is_double, double* slope) {
   const double sum = weighted_square::sum_of_sums(sums, count);
   if (threadIdx.x == 0) {
     const double x = sum + loss.spread;

@@ -1,0 +1,102 @@
+"""The fixture ``implementation``: every way to compute an op, under one name each.
+
+A test that takes it runs once per entry, with the public function of the test module's IMPLEMENTATIONS:
+
+- ``cpu``: the compiled CPU kernel;
+- ``cuda-on-cpu``: the CUDA half, launcher and bodies, compiled as C++ with its threads as fibers;
+- ``cuda``: the same on the GPU, where there is one.
+"""
+
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from developer_build import ROOT, build, load, needs_x86_64
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+FIBERS = "fastunlearn_fibers"
+
+if "FASTUNLEARN_TEST_BUILD" in os.environ:  # kernels from another build, such as one with AddressSanitizer
+    load(Path(os.environ["FASTUNLEARN_TEST_BUILD"]) / "_C.abi3.so", "fastunlearn._C")
+
+
+def pytest_generate_tests(metafunc):
+    if "implementation" in metafunc.fixturenames:
+        op = metafunc.module.__name__.rsplit("test_", 1)[1]
+        names = ["cpu"]
+        if (ROOT / "csrc" / op / f"{op}_cuda.cu").exists():
+            names.append("cuda-on-cpu")
+        if torch.cuda.is_available():
+            names.append("cuda")
+        metafunc.parametrize("implementation", names, indirect=True)
+
+
+@pytest.fixture
+def implementation(request):
+    implementations = request.module.IMPLEMENTATIONS
+    if request.param == "cuda-on-cpu":
+        with CudaOnCpu(request.getfixturevalue("fibers")):
+            yield implementations["cpu"]
+    elif request.param == "cuda":
+        yield on_cuda(implementations["cuda"])
+    else:
+        yield implementations["cpu"]
+
+
+@pytest.fixture(scope="session")
+def fibers():
+    """The extension module that holds the CUDA half for CPU tensors, its ops declared like the real ones."""
+    from fastunlearn.kernels import registry
+
+    needs_x86_64()
+    directory = Path(os.environ.get("FASTUNLEARN_TEST_BUILD") or build("cmake"))
+    library = torch.library.Library(FIBERS, "DEF")
+    for op in registry.OPS.values():
+        library.define(op.schema)
+    module = load(next(directory.glob(f"{FIBERS}.*")), FIBERS)
+    yield module
+    del library
+
+
+class CudaOnCpu(TorchDispatchMode):
+    """Sends every op of fastunlearn to its CUDA half on fibers.
+
+    An op without side effects runs with its threads in forward, backward and shuffled order, and the results must agree
+    bit for bit: a missing barrier, or a sum whose order is left to chance, shows as a difference.
+    """
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.namespace != "fastunlearn":
+            return function(*args, **(kwargs or {}))
+        name = function._schema.name.split("::")[1]
+        on_fibers = functools.partial(getattr(getattr(torch.ops, FIBERS), name).default, *args, **(kwargs or {}))
+        self.module.set_order(self.module.Order.shuffled, seed=1)
+        result = on_fibers()
+        if not function._schema.is_mutable:
+            for order in (self.module.Order.forward, self.module.Order.backward):
+                self.module.set_order(order)
+                assert same_bits(on_fibers(), result), f"{name}: the result depends on the order of its threads"
+        return result
+
+
+def same_bits(a, b) -> bool:
+    pairs = zip(tree_leaves(a), tree_leaves(b), strict=True)
+    return all(torch.equal(x.reshape(-1).view(torch.uint8), y.reshape(-1).view(torch.uint8)) for x, y in pairs)
+
+
+def on_cuda(function: Callable) -> Callable:
+    """The function, with arguments and results moved to the GPU and back."""
+
+    def call(*args, **kwargs):
+        to_cuda = functools.partial(tree_map, lambda x: x.cuda() if isinstance(x, torch.Tensor) else x)
+        return tree_map(lambda y: y.cpu(), function(*to_cuda(args), **to_cuda(kwargs)))
+
+    return call
