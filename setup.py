@@ -17,6 +17,7 @@ import shlex
 import shutil
 import subprocess
 import sysconfig
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import metadata
@@ -95,9 +96,11 @@ def compile_object(source: Path, nvcc: str | None) -> Path:
     if not is_current(target, depfile):
         print(f"{command[0]} {source}", flush=True)
         unfinished = target.with_suffix(".tmp.o")
+        started = time.time()
         command += ["-MMD", "-MF", str(depfile), "-c", str(source), "-o", str(unfinished)]
         if subprocess.run(command).returncode != 0:
             raise SystemExit(f"{source} did not compile: {shlex.join(command)}")
+        os.utime(unfinished, (started, started))  # a source edited meanwhile is newer
         unfinished.replace(target)
     return target
 

@@ -18,6 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from fastunlearn.evaluation import pareto_chart
+
 DIGITS, SEEDS = (1, 4, 8), (0, 1, 2)
 
 
@@ -53,3 +55,91 @@ def command(threads: int, *arguments: object) -> None:
 def table_cells() -> list[Cell]:
     """Shipped settings, three digits, three seeds."""
     return [Cell(f"digit-{digit}-seed-{seed}", digit, seed) for seed in SEEDS for digit in DIGITS]
+
+
+def sweep_cells() -> list[Cell]:
+    """One digit, one seed, the three repulsions with weights around the defaults, and none at all."""
+    settings = {
+        "no repulsion": ("--gamma", "0"),
+        "el2 γ=10": ("--repulsion", "el2", "--gamma", "10"),
+        "el2 γ=100": ("--repulsion", "el2", "--gamma", "100"),
+        "el2 γ=1000": ("--repulsion", "el2", "--gamma", "1000"),
+        "il2 γ=1e4": ("--repulsion", "il2", "--gamma", "1e4"),
+        "nl2 γ=0.01": ("--repulsion", "nl2", "--gamma", "0.01"),
+    }
+    return [Cell(name, 8, 0, flags) for name, flags in settings.items()]
+
+
+def summarise(reports: dict[Cell, dict]) -> list[dict]:
+    """One row a digit: mean and standard deviation over seeds."""
+
+    def spread(values: list[float]) -> tuple[float, float]:
+        return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+    rows = []
+    for digit in sorted({cell.digit for cell in reports}):
+        of_digit = [report for cell, report in reports.items() if cell.digit == digit]
+        ratios = [c["ratio"] for report in of_digit for c in report["classes"] if c["ratio"] is not None]
+        rows.append(
+            {
+                "digit": digit,
+                "runs": len(of_digit),
+                "pul": spread([r["classifier"]["pul"] for r in of_digit]),
+                "pul_second": spread([r["second_classifier"]["pul"] for r in of_digit]),
+                "fid_original": of_digit[0]["fid"]["original_full"],
+                "fid_unlearned": spread([r["fid"]["unlearned_without"] for r in of_digit]),
+                "fid_ratio": spread([r["fid"]["ratio"] for r in of_digit]),
+                "share_ratio": (min(ratios), max(ratios)),
+            }
+        )
+    return rows
+
+
+def markdown(rows: list[dict]) -> str:
+    """The rows as the table of the README."""
+    lines = [
+        "| digit forgotten | PUL, % | by a second classifier | FID, original to all data | FID, unlearned to the data "
+        "without it | ratio | shares of the other digits, times before |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        pul, second, fid, ratio = (
+            "{:.1f} ± {:.1f}".format(*row[key]) for key in ("pul", "pul_second", "fid_unlearned", "fid_ratio")
+        )
+        low, high = row["share_ratio"]
+        original, shares = f"{row['fid_original']:.1f}", f"{low:.2f} to {high:.2f}"
+        lines.append("| " + " | ".join([str(row["digit"]), pul, second, original, fid, ratio, shares]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Run the cells, write table.json and table.md, or sweep.json and pareto.png."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("runs/table-mnist"))
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="cells at once, one share of the cores each"
+    )
+    parser.add_argument("--sweep", action="store_true", help="the sweep instead of the table")
+    options = parser.parse_args()
+    cells = sweep_cells() if options.sweep else table_cells()
+    out = options.out / "sweep" if options.sweep else options.out
+    threads = max(1, (os.cpu_count() or 1) // options.jobs)
+    with ThreadPoolExecutor(options.jobs) as pool:
+        reports = dict(zip(cells, pool.map(lambda cell: cell.run(out, threads), cells), strict=True))
+    if options.sweep:
+        rows = [
+            {"label": cell.name, "pul": r["classifier"]["pul"], "fid": r["fid"]["unlearned_without"]}
+            for cell, r in reports.items()
+        ]
+        (out / "sweep.json").write_text(json.dumps(rows, indent=2) + "\n")
+        pareto_chart(rows, out / "pareto.png")
+        print(out / "pareto.png")
+    else:
+        rows = summarise(reports)
+        (out / "table.json").write_text(json.dumps(rows, indent=2) + "\n")
+        (out / "table.md").write_text(markdown(rows))
+        print(markdown(rows))
+
+
+if __name__ == "__main__":
+    main()

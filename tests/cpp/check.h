@@ -5,12 +5,12 @@
 
 inline int check_failures = 0;
 
-#define CHECK(condition)                                                    \
-  do {                                                                      \
-    if (!(condition)) {                                                     \
-      std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);  \
-      ++check_failures;                                                     \
-    }                                                                       \
+#define CHECK(condition)                                                   \
+  do {                                                                     \
+    if (!(condition)) {                                                    \
+      std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
+      ++check_failures;                                                    \
+    }                                                                      \
   } while (false)
 
 inline int report() {

@@ -19,7 +19,8 @@ def build(name: str, *options: str) -> Path:
     """Configure and build into build/<name>; skip the test where the tools are missing."""
     tools = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     missing = [tool for tool in ("cmake", "ninja", "c++") if shutil.which(tool, path=tools) is None]
-    missing += [package for package in ("pybind11",) if importlib.util.find_spec(package) is None]
+    if importlib.util.find_spec("pybind11") is None:
+        missing.append("pybind11")
     if missing:
         pytest.skip(f"the C++ developer build needs {', '.join(missing)}")
     directory = ROOT / "build" / name

@@ -190,7 +190,9 @@ __global__ void divergent_kernel() {
 __global__ void absent_lane_kernel() {
   if (threadIdx.x < 10) __syncwarp();
 }
-__global__ void foreign_mask_kernel() { __syncwarp(1); }
+__global__ void foreign_mask_kernel() {
+  __syncwarp(1);
+}
 __global__ void throwing_kernel() {
   if (threadIdx.x == 40) throw std::runtime_error("from thread 40");
   __syncthreads();

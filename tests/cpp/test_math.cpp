@@ -35,8 +35,12 @@ void check_ulp(const char* name, double worst, double allowed) {
   CHECK(worst <= allowed);
 }
 
-double exact_sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
-double exact_softplus(double x) { return std::max(x, 0.0) + std::log1p(std::exp(-std::abs(x))); }
+double exact_sigmoid(double x) {
+  return 1 / (1 + std::exp(-x));
+}
+double exact_softplus(double x) {
+  return std::max(x, 0.0) + std::log1p(std::exp(-std::abs(x)));
+}
 
 }  // namespace
 

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 
-# Rounding errors of one term, in units of the dtype's eps: a few operations each, and half types are rounded at the end.
+# Rounding errors behind one term, in units of the dtype's eps.
 ROUNDINGS = 4
 
 
@@ -126,7 +126,7 @@ def unwritten_is_nan() -> Iterator[None]:
 
 
 class Margins:
-    """Tensors inside larger buffers of NaN: a read outside turns the result NaN, a write outside is found by `check`."""
+    """Tensors inside larger buffers of NaN: a read outside makes the result NaN, a write outside fails `check`."""
 
     def __init__(self, width: int = 64):
         self.width = width

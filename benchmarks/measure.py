@@ -1,0 +1,147 @@
+"""Side-by-side timing for every bench_<op>.py: equality first, then interleaved medians on one thread.
+
+A result that is not the reference's gets no time. Every row states the bytes that the op must move, the rate achieved
+and its share of this machine's copy bandwidth, measured in the same run, so that numbers from different machines can
+be read. Large results of eager PyTorch pay for fresh pages of memory; each case is therefore timed twice, with the
+default allocator and with one that keeps its pages ("warm pages"), which flatters nobody.
+"""
+
+import ctypes
+import gc
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+ROUNDS = 15
+SECONDS = 2.0  # a case that takes longer than this in all gets fewer rounds, at least 5
+
+
+@dataclass(frozen=True)
+class Row:
+    """One case under one allocator."""
+
+    name: str
+    pages: str
+    seconds: dict[str, float]
+    bytes: int
+    copy_rate: float
+
+    def ratio(self, of: str = "native", to: str = "reference") -> float:
+        """How many times faster `of` is than `to`."""
+        return self.seconds[to] / self.seconds[of]
+
+    def rate(self, of: str = "native") -> float:
+        """Bytes a second, counting only those the op must move."""
+        return self.bytes / self.seconds[of]
+
+    def __str__(self) -> str:
+        times = "  ".join(f"{name} {1e3 * seconds:8.3f} ms" for name, seconds in self.seconds.items())
+        others = [name for name in self.seconds if name != "native"]
+        ratios = "  ".join(f"{self.ratio(to=name):.2f}x {name}" for name in others)
+        share = f"{self.rate() / 1e9:.1f} GB/s = {100 * self.rate() / self.copy_rate:.0f}% of copy"
+        return f"{self.name:44} {self.pages:13} {times}  |  {ratios}  |  {self.bytes / 1e6:.1f} MB, {share}"
+
+
+def compare(
+    benchmark,
+    name: str,
+    contenders: dict[str, Callable[[], Tensor | tuple[Tensor, ...]]],
+    moved_bytes: int,
+    check: Callable[[], None],
+) -> list[Row]:
+    """Check, time, print, and hand the native time to pytest-benchmark.
+
+    Args:
+        benchmark: the fixture of pytest-benchmark.
+        name: of the case.
+        contenders: "reference", "native" and any peers: functions without arguments that do the same work.
+        moved_bytes: what must be read and written at least.
+        check: raises when the native result is wrong; runs before any clock does.
+
+    Returns:
+        One row per allocator, default first.
+    """
+    check()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        rows = [_measure(name, "default pages", contenders, moved_bytes)]
+        with warm_pages() as possible:
+            if possible:
+                rows.append(_measure(name, "warm pages", contenders, moved_bytes))
+        benchmark.pedantic(contenders["native"], rounds=5, warmup_rounds=1)
+    finally:
+        torch.set_num_threads(threads)
+    for row in rows:
+        print(f"\n{row}", end="")
+        key = row.pages.replace(" ", "_")
+        benchmark.extra_info[key] = {
+            "seconds": row.seconds,
+            "ratio": row.ratio(),
+            "bytes": row.bytes,
+            "copy_share": row.rate() / row.copy_rate,
+        }
+    return rows
+
+
+def _measure(name: str, pages: str, contenders: dict[str, Callable], moved_bytes: int) -> Row:
+    return Row(name, pages, medians(contenders), moved_bytes, copy_rate())
+
+
+def medians(contenders: dict[str, Callable]) -> dict[str, float]:
+    """Median seconds of each, one call of each in turn, so that a busy machine is unfair to all alike."""
+    for function in contenders.values():
+        function()
+    started = time.perf_counter()
+    for function in contenders.values():
+        function()
+    once = time.perf_counter() - started
+    rounds = min(ROUNDS, max(5, int(SECONDS / once)))
+    # A call that is over within the clock's noise is repeated inside one measurement.
+    repeats = max(1, min(1000, int(1e-3 * len(contenders) / once)))
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    gc.collect()
+    for _ in range(rounds):
+        for label, function in contenders.items():
+            started = time.perf_counter()
+            for _ in range(repeats):
+                function()
+            times[label].append((time.perf_counter() - started) / repeats)
+    return {label: statistics.median(values) for label, values in times.items()}
+
+
+@cache
+def copy_rate() -> float:
+    """Bytes a second, read plus written, of one thread copying 64 MB between resident buffers."""
+    source, target = torch.ones(16 << 20), torch.ones(16 << 20)
+    return 2 * source.nbytes / medians({"copy": lambda: target.copy_(source)})["copy"]
+
+
+@contextmanager
+def warm_pages() -> Iterator[bool]:
+    """glibc keeps what is freed instead of returning it to the system; yields False on another C library."""
+    m_trim_threshold, m_top_pad, m_mmap_max = -1, -2, -4
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        yield False
+        return
+    for option, value in ((m_mmap_max, 0), (m_trim_threshold, 2**31 - 1), (m_top_pad, 256 << 20)):
+        mallopt(option, value)
+    try:
+        yield True
+    finally:
+        for option, value in ((m_mmap_max, 65536), (m_trim_threshold, 128 << 10), (m_top_pad, 0)):
+            mallopt(option, value)
+
+
+def forward_backward(function: Callable[..., Tensor], inputs: list[Tensor]) -> Callable[[], tuple[Tensor, ...]]:
+    """A contender: the op on these inputs and its gradients in all of them, along a fixed direction."""
+    with torch.no_grad():
+        direction = torch.randn_like(function(*inputs))
+    return lambda: torch.autograd.grad(function(*inputs), inputs, direction)
