@@ -40,7 +40,7 @@ def test_dtypes_and_layouts(dtype, layout):
     assert_matches(modulated_conv2d, REFERENCE, x, weight, styles, 2, 1, 1, FILTER, terms=27 * 16, order=1)
 
 
-@pytest.mark.parametrize("sizes", [{"n": 1, "h": 1, "w": 1}, {"i": 1, "o": 1}, {"n": 5, "h": 3, "w": 8}])
+@pytest.mark.parametrize("sizes", [{"n": 1, "h": 1, "w": 1}, {"i": 2, "o": 1}, {"n": 5, "h": 3, "w": 8}])
 def test_small_sizes(sizes):
     assert_matches(modulated_conv2d, REFERENCE, *make(**sizes), 1, 1, 1, None, terms=27 * 16)
 
@@ -132,7 +132,7 @@ def test_a_planted_bug_turns_the_comparison_red(monkeypatch, planted):
         monkeypatch.setattr(
             op,
             "upfirdn2d",
-            lambda x, f, padding, **k: upfirdn2d(x, f, padding=[padding[1], padding[0], *padding[2:]], **k),
+            lambda x, f, padding, **k: upfirdn2d(x, f, padding=[padding[0] + 1, padding[1] - 1, *padding[2:]], **k),
         )
     with pytest.raises(AssertionError, match="error"):
         assert_matches(modulated_conv2d, REFERENCE, *make(), 2, 1, 1, FILTER, terms=27 * 16)
