@@ -23,7 +23,7 @@ class Train:
         data: mnist, digits, or a folder of images.
         out: folder of the run: config, metrics, TensorBoard events, sample grids, checkpoints, bundle.
         steps: training steps of both players.
-        resume: continue the run in OUT from its last checkpoint.
+        resume: continue the run in OUT from its last checkpoint; with other --steps it stops earlier or later.
         model: the networks.
         game: the losses and optimisers.
         loop: how to run.
@@ -40,7 +40,7 @@ class Train:
     def run(self) -> None:
         """Do it."""
         images = data.load(self.data, size=self.model.size, channels=self.model.channels)
-        open_run(self.out, replace(self, resume=False), self.resume)
+        open_run(self.out, replace(self, resume=False), self.resume, may_change=("out", "steps"))
         torch.manual_seed(self.loop.seed)
         model = StyleGAN2(self.model)
         start = time.monotonic()

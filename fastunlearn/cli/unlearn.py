@@ -95,7 +95,7 @@ class Unlearn(Generic[MethodConfig]):
         bundle = Bundle(self.gan)
         method = next(make(self.method) for make, kind in METHODS.values() if isinstance(self.method, kind))
         out = self.out or Path(f"runs/{method.name}-{bundle.folder.name}-{self.forget}-{self.loop.seed}")
-        open_run(out, replace(self, resume=False, out=out), self.resume)
+        open_run(out, replace(self, resume=False, out=out), self.resume, may_change=("out",))
         model = bundle.model()
         feedback = self.labels(bundle, model, out / "feedback.safetensors")
         print(f"feedback: {feedback.n_undesired} undesired and {feedback.n_desired} desired images")

@@ -18,10 +18,16 @@ from ..kernels.registry import choices
 PACKAGES = ("fastunlearn", "torch", "triton", "numpy", "safetensors")
 
 
-def open_run(folder: Path, config: Any, resume: bool) -> None:
+def open_run(folder: Path, config: Any, resume: bool, may_change: tuple[str, ...] = ()) -> None:
     """Start a run's folder, or make sure that the one to resume was started with the same settings.
 
     Writes ``config.yaml`` (all settings, defaults included) and ``environment.yaml`` (versions, kernels, machine).
+
+    Args:
+        folder: of the run.
+        config: the command's dataclass.
+        resume: continue what is there.
+        may_change: settings that a resumed run may have otherwise, and then has.
 
     Raises:
         FastUnlearnError: the folder holds another run, or, on resume, a setting differs.
@@ -33,13 +39,13 @@ def open_run(folder: Path, config: Any, resume: bool) -> None:
             raise FastUnlearnError(f"{folder} holds a run already; give --resume to continue it, or another --out")
         for key, before in read_yaml(path).items():
             now = settings.get(key)
-            if now != before:
+            if now != before and key not in may_change:
                 raise FastUnlearnError(f"{folder}: cannot resume with {key} = {now}, it was started with {before}")
-        return
-    if resume and folder.exists() and any(folder.iterdir()):
+    elif resume and folder.exists() and any(folder.iterdir()):
         raise FastUnlearnError(f"{folder} holds no config.yaml, so there is no run to resume; leave out --resume")
-    with atomic_write(folder / "environment.yaml") as temporary:
-        temporary.write_text(yaml.safe_dump(environment(), sort_keys=False))
+    if not path.exists():
+        with atomic_write(folder / "environment.yaml") as temporary:
+            temporary.write_text(yaml.safe_dump(environment(), sort_keys=False))
     with atomic_write(path) as temporary:
         temporary.write_text(yaml.safe_dump(settings, sort_keys=False))
 

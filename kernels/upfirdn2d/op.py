@@ -139,21 +139,26 @@ def downsample2d(
     return upfirdn2d(x, f, down=down, padding=around, flip_filter=flip_filter, gain=gain)
 
 
+def _ints(value: int | Sequence[int]) -> tuple[int, ...]:
+    """The integers in `value`, or nothing if it holds anything else."""
+    values = tuple(value) if isinstance(value, Sequence) else (value,)
+    return values if all(isinstance(v, int) for v in values) else ()
+
+
 def _two(name: str, value: int | Sequence[int]) -> tuple[int, int]:
-    x, y = (value, value) if isinstance(value, int) else value if len(value) == 2 else (0, 0)
-    if not (isinstance(x, int) and isinstance(y, int) and x >= 1 and y >= 1):
+    """A factor along x and y."""
+    factors = _ints(value)
+    if len(factors) not in (1, 2) or min(factors) < 1:
         raise ValueError(f"upfirdn2d: {name} must be a positive int or [x, y], got {value!r}")
-    return x, y
+    return factors[0], factors[-1]
 
 
 def _four(padding: int | Sequence[int]) -> tuple[int, int, int, int]:
-    if isinstance(padding, int):
-        return padding, padding, padding, padding
-    if not all(isinstance(p, int) for p in padding) or len(padding) not in (2, 4):
+    """Padding at x0, x1, y0 and y1."""
+    sides = _ints(padding)
+    if len(sides) not in (1, 2, 4):
         raise ValueError(f"upfirdn2d: padding must be an int, [x, y] or [x0, x1, y0, y1], got {padding!r}")
-    if len(padding) == 2:
-        return padding[0], padding[0], padding[1], padding[1]
-    return tuple(padding)
+    return sides if len(sides) == 4 else (sides[0], sides[0], sides[-1], sides[-1])
 
 
 def _taps(f: Tensor | None) -> tuple[int, int]:
@@ -218,9 +223,7 @@ def _backward(ctx, grad_y):
     up_x, up_y, down_x, down_y, pad_x, pad_y, _, _, flip_filter, gain = ctx.arguments
     kh, kw = _taps(ctx.f)
     sampling = (down_x, down_y, up_x, up_y)
-    grad_x = _upfirdn2d(
-        grad_y, ctx.f, *sampling, kw - 1 - pad_x, kh - 1 - pad_y, *ctx.size, not flip_filter, gain
-    )
+    grad_x = _upfirdn2d(grad_y, ctx.f, *sampling, kw - 1 - pad_x, kh - 1 - pad_y, *ctx.size, not flip_filter, gain)
     return grad_x, *(None,) * 11
 
 

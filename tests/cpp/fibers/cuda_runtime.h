@@ -18,10 +18,6 @@
 #define __align__(n) alignas(n)
 #define FASTUNLEARN_DYNAMIC_SHARED(T, name) T* name = static_cast<T*>(fibers::dynamic_shared())
 
-#define threadIdx (fibers::thread_index())
-#define blockIdx (fibers::block_index())
-#define blockDim (fibers::block_size())
-#define gridDim (fibers::grid_size())
 constexpr int warpSize = 32;
 
 struct dim3 {

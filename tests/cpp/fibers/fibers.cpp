@@ -45,6 +45,8 @@ fibers_switch:
 .size fibers_switch, .-fibers_switch
 )");
 
+thread_local fibers::Index3 threadIdx, blockIdx, blockDim, gridDim;
+
 namespace fibers {
 namespace {
 
@@ -69,7 +71,6 @@ struct Fiber {
 };
 
 struct Block {
-  Index3 grid{}, size{}, index{};
   std::vector<Fiber> fibers;
   std::vector<unsigned char> shared;
   const std::function<void()>* body = nullptr;
@@ -101,6 +102,7 @@ void complete_switch([[maybe_unused]] void* kept, [[maybe_unused]] const void** 
 
 void resume(Block& block, Fiber& fiber) {
   block.running = &fiber;
+  threadIdx = fiber.thread;
   announce_switch(&block.asan_stack, fiber.stack, stack_bytes);
   fibers_switch(&block.stack_pointer, fiber.stack_pointer);
   complete_switch(block.asan_stack, nullptr, nullptr);
@@ -236,8 +238,6 @@ void launch(Index3 grid, Index3 size, size_t shared_bytes, const std::function<v
 
   static thread_local const std::unique_ptr<char[]> stacks(new char[max_threads * stack_bytes]);
   Block block;
-  block.grid = grid;
-  block.size = size;
   block.body = &body;
   block.shared.resize(shared_bytes);
   block.fibers.resize(threads);
@@ -256,25 +256,15 @@ void launch(Index3 grid, Index3 size, size_t shared_bytes, const std::function<v
     explicit Current(Block* block) { current = block; }
     ~Current() { current = nullptr; }
   } scope(&block);
-  for (block.index.z = 0; block.index.z < grid.z; ++block.index.z) {
-    for (block.index.y = 0; block.index.y < grid.y; ++block.index.y) {
-      for (block.index.x = 0; block.index.x < grid.x; ++block.index.x) run_block(block, turn, random);
+  gridDim = grid;
+  blockDim = size;
+  for (blockIdx.z = 0; blockIdx.z < grid.z; ++blockIdx.z) {
+    for (blockIdx.y = 0; blockIdx.y < grid.y; ++blockIdx.y) {
+      for (blockIdx.x = 0; blockIdx.x < grid.x; ++blockIdx.x) run_block(block, turn, random);
     }
   }
 }
 
-const Index3& thread_index() {
-  return current->running->thread;
-}
-const Index3& block_index() {
-  return current->index;
-}
-const Index3& block_size() {
-  return current->size;
-}
-const Index3& grid_size() {
-  return current->grid;
-}
 unsigned lane() {
   return current->running->lane;
 }

@@ -26,11 +26,7 @@ void set_order(Order order, unsigned seed = 0);
 // for others that cannot come; std::invalid_argument for a grid or block that CUDA would refuse.
 void launch(Index3 grid, Index3 block, size_t shared_bytes, const std::function<void()>& body);
 
-// Inside a kernel: the coordinates of the calling thread.
-const Index3& thread_index();
-const Index3& block_index();
-const Index3& block_size();
-const Index3& grid_size();
+// Inside a kernel.
 unsigned lane();
 void* dynamic_shared();
 
@@ -45,3 +41,6 @@ Votes synchronize_block(bool vote = false);
 const uint64_t* synchronize_warp(uint32_t mask, uint64_t word = 0);
 
 }  // namespace fibers
+
+// The coordinates of the thread that runs, under CUDA's own names.
+extern thread_local fibers::Index3 threadIdx, blockIdx, blockDim, gridDim;
