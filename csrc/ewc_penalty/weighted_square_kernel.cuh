@@ -89,8 +89,7 @@ __device__ inline int tensor_of_block(const Table& table, int block) {
   return low;
 }
 
-// Where `factor` is given it multiplies `scale`: the slope of a loss that a kernel before this one has
-// finished.
+// Where `factor` is given it multiplies `scale`: the slope of a loss that the kernel before this one has finished.
 template <typename T, bool WithFisher, bool WithValue, bool WithGrad>
 __global__ void __launch_bounds__(block_threads)
     weighted_square_kernel(const Table table, double scale, const double* factor, double* sums) {

@@ -1,5 +1,4 @@
-// parameter_repulsion on CUDA: launchers and registration. The slope stays on the device, nothing waits for
-// it.
+// parameter_repulsion on CUDA: launchers and registration. The slope stays on the device, nothing waits for it.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/tensor.h>
 

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from .. import ops
 from ..feedback import Feedback
 from ..models.protocol import GenerativeModel
 from ..training.adversarial import AdversarialConfig, Networks
-from .adapt_then_unlearn import AdaptConfig, Phases, negative_adaptation
+from .adapt_then_unlearn import AdaptConfig, Phases, negative_adaptation, step_towards_
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,27 +38,19 @@ class Extrapolation:
 
     def phases(self, model: GenerativeModel, feedback: Feedback, seed: int = 0) -> Phases:
         """Yield stage 1 for `training.loop.run`; return the moved model. `model` stays as it was."""
-        config = self.config
-        adapted = ops.AnchorMean()
-        for anchors in (yield from negative_adaptation(model, feedback, config.adapt, config.game, seed)):
-            adapted.add(anchors)
-        moved = Networks(model, model.ema or model.generator).model
+        config, anchor = self.config, model.ema or model.generator
+        adapted = yield from negative_adaptation(model, feedback, config.adapt, config.game, seed)
+        moved = Networks(model, anchor).model
         for generator in (moved.generator, moved.ema):
-            extrapolate_(generator, adapted.mean, config.scale)
+            step_towards_(generator, anchor, adapted, config.scale)
         return moved
 
 
-@torch.no_grad()
-def extrapolate_(generator: nn.Module, towards: list[Tensor], scale: float) -> None:
-    """θ ← θ + scale·(towards − θ), in place."""
-    torch._foreach_lerp_(list(generator.parameters()), towards, scale)
-
-
 @contextlib.contextmanager
-def extrapolated(generator: nn.Module, towards: list[Tensor], scale: float) -> Iterator[nn.Module]:
-    """The generator moved for the length of a block, for sweeps over `scale`; its weights come back exactly."""
+def extrapolated(generator: nn.Module, adapted: list[list[Tensor]], scale: float) -> Iterator[nn.Module]:
+    """The generator moved in place for a block, for sweeps over `scale`; its weights come back exactly."""
     before = [p.detach().clone() for p in generator.parameters()]
-    extrapolate_(generator, towards, scale)
+    step_towards_(generator, generator, adapted, scale)
     try:
         yield generator
     finally:

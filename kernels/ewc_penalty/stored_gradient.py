@@ -1,9 +1,9 @@
 """Losses whose gradient is ready when their value is: one pass over the parameters instead of two or three.
 
-The forward calls an op that returns both; the first backward hands the stored gradients over. Only when the gradient
-of the loss is not 1 (the penalty is scaled afterwards) does it cost a pass more, and only the CUDA kernel itself looks:
-nothing waits for the device. A second backward through the same graph computes the gradients again; under
-``create_graph=True`` they come from a differentiable formula, so gradients of any order exist.
+The forward calls an op that returns both, and the first backward hands the stored gradients over, without a copy.
+Where the gradient of the loss is not 1 (the penalty is scaled afterwards) they are multiplied in place first; the
+kernel itself looks at that number, so nothing waits for the device. A second backward through the same graph computes
+the gradients again. Under ``create_graph=True`` they come from a differentiable formula: any order exists.
 """
 
 from collections.abc import Callable

@@ -7,9 +7,9 @@ from PIL import Image
 
 from fastunlearn.errors import FastUnlearnError
 from fastunlearn.evaluation import Pairs, before_after, class_chart, find_pairs, histogram, save_grid, save_images
-from fastunlearn.evaluation.style import AFTER, FORGET, FORGET_LIGHT
+from fastunlearn.evaluation.style import AFTER, FORGET, FORGET_LIGHT, TAG
 
-RED, TINT = (tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5)) for colour in (FORGET, FORGET_LIGHT))
+RED, TINT, BLUE = (tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5)) for colour in (FORGET, FORGET_LIGHT, TAG))
 
 
 def read(path):
@@ -141,6 +141,19 @@ def test_a_new_image_of_the_class_is_framed_in_its_row(tmp_path):
     assert 700 < frames[0] - frames[1] <= 4 * 3 * (70 - 3)  # minus what the class tag covers
 
 
+def test_a_tag_says_that_the_class_changed(tmp_path):
+    black = torch.full((3, 1, 8, 8), -1.0)
+    before = torch.tensor([0, 1, 2])
+    tagged = []
+    for after in ([0, 1, 2], [0, 2, 2], [0, 2, 0]):
+        before_after(Pairs(black, black, before, torch.tensor(after), 3), 0, tmp_path / "p.png")
+        pixels = read(tmp_path / "p.png")
+        tagged.append(share_of(pixels, BLUE).sum())
+    assert tagged[0] == 0
+    assert 200 < tagged[1] < tagged[2] < 64 * 64
+    assert tagged[2] > 1.8 * tagged[1]
+
+
 @pytest.mark.parametrize("shape", [(3, 16, 16), (3, 128, 128), (1, 8, 16)])
 def test_any_image_size_and_colour(tmp_path, shape):
     images = torch.rand(4, *shape) * 2 - 1
@@ -192,8 +205,9 @@ def test_histogram_colours_what_is_outside_the_bounds(tmp_path, monkeypatch, mak
 
     drawn = []
     monkeypatch.setattr(class_chart, "save_figure", lambda figure, path: drawn.append(figure))
-    # ones vanish, twos take their place, eights become zeros: a ratio of 0, two of 2, and ratios of 1
-    after = make_model(lambda z: torch.where(z % 10 == 1, 2.0, torch.where(z % 10 == 8, 0.0, z % 10)))
+    # ones and threes become twos, eights become zeros: two ratios of 0, one of 3, one of 2, and ratios of 1
+    becomes = torch.tensor([0, 2, 2, 2, 4, 5, 6, 7, 0, 9.0])
+    after = make_model(lambda z: becomes[(z % 10).long()])
     histogram(evaluate(make_model(), after, classifier, 8, None, n=500), tmp_path / "h.png")
     colours = {line.get_xdata()[0]: line.get_color() for line in drawn[0].axes[1].lines}
-    assert colours == {0: AFTER, 1: FORGET, **dict.fromkeys([2, 3, 4, 5, 6, 7, 9], AFTER)}
+    assert colours == {**dict.fromkeys([0, 4, 5, 6, 7, 9], AFTER), **dict.fromkeys([1, 2, 3], FORGET)}

@@ -167,6 +167,17 @@ def test_selection_and_report_look_at_different_latents(original, classifier):
     assert not torch.isin(report_seed, selection_seed).any()
 
 
+def test_evaluate_looks_at_the_latents_it_was_asked_for(original, unlearned, classifier):
+    reports = [
+        evaluate(original, unlearned, classifier, 8, None, n=250, seed=seed, purpose=purpose)
+        for seed, purpose in ((0, "report"), (0, "selection"), (1, "selection"))
+    ]
+    assert [(r.seed, r.purpose) for r in reports] == [(0, "report"), (0, "selection"), (1, "selection")]
+    first, second, third = (seed for _, seed in unlearned.asked)
+    assert not torch.isin(second, first).any()
+    assert not torch.isin(third, second).any()
+
+
 def test_an_observation_can_be_compared_many_times(original, unlearned, classifier):
     judges = Judges(classifier=classifier, statistics=real_statistics(classifier))
     before, after = (observe(model, judges, n=500, seed=3) for model in (original, unlearned))

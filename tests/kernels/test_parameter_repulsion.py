@@ -120,8 +120,8 @@ def test_gradients_have_the_strides_that_the_fake_promises(op, layout):
 
 @each_kind
 def test_many_tiny_tensors(implementation, kind):
-    params, anchors = make([(i % 4,) for i in range(600)], seed=2)
-    options = {"kind": kind, "alpha": 0.1, "tensor_weights": [1 / (1 + i % 5) for i in range(600)]}
+    params, anchors = make([(i % 4,) for i in range(300)], seed=2)
+    options = {"kind": kind, "alpha": 0.1, "tensor_weights": [1 / (1 + i % 5) for i in range(300)]}
     check(value_and_grads(implementation, params, anchors, **options), params, anchors, **options)
 
 
@@ -139,7 +139,7 @@ def test_reads_and_writes_stay_inside(implementation, kind):
 
 @each_kind
 def test_numerical_gradients(implementation, kind):
-    params, anchors = make([(3, 2), (4,), (implementation), (0,)], torch.float64)
+    params, anchors = make([(3, 2), (4,), (), (0,)], torch.float64)
     options = {"kind": kind, "alpha": 3.0, "spread": 0.05, "tensor_weights": [1.0, 0.5, 2.0, 1.0], "weight": 1.5}
     gradients_agree(lambda *p: implementation(p, anchors, **options), *params)
     gradients_agree(lambda *p: squared_distance(p, anchors, [1.0, 0.5, 2.0, 1.0]), *params)
@@ -151,7 +151,7 @@ def test_second_order(kind, dtype):
     assert_matches(parameter_repulsion, REFERENCE, *make([(5, 3), (7,), ()], dtype), kind, 2.0, 0.5, terms=23)
 
 
-@each_kind
+@pytest.mark.parametrize("kind", ["nl2", "el2"])  # one pass, two passes
 def test_opcheck(kind):
     params, anchors = make([(3, 2), (0,), (2, 3, 4, 5)])
     params[2] = params[2].detach().contiguous(memory_format=torch.channels_last).requires_grad_()

@@ -82,6 +82,19 @@ def test_stages_start_where_the_reference_code_starts_them(model, feedback, monk
     assert same(starts["unlearn"], weights(model.generator))
 
 
+def test_extrapolation_moves_the_start_of_stage_2_away_from_the_adapted(model, feedback):
+    phases = AdaptThenUnlearn(config(extrapolation=-0.5)).phases(model, feedback)
+    adapted = []
+    for phase in (next(phases), next(phases)):
+        with torch.no_grad():  # in the place of training
+            for p in phase.modules["generator_ema"].parameters():
+                p.add_(torch.randn_like(p))
+        adapted.append(weights(phase.modules["generator_ema"]))
+    start = weights(next(phases).modules["generator"])
+    for p, g, anchor, a, b in zip(start, weights(model.generator), weights(model.ema), *adapted, strict=True):
+        torch.testing.assert_close(p, g - 0.5 * ((a + b) / 2 - anchor))
+
+
 def test_each_stage_sees_its_own_images(model, feedback):
     phases = AdaptThenUnlearn(config()).phases(model, feedback)
     adapt, _, stage_2 = next(phases), next(phases), next(phases)
@@ -222,7 +235,7 @@ def test_extrapolation_moves_along_the_line_and_back(model, feedback, tmp_path):
     for moved, a, b in zip(weights(results[-0.5].ema), start, end, strict=True):
         torch.testing.assert_close(moved, a - 0.5 * (b - a))
     generator = copy.deepcopy(model.ema)
-    with extrapolated(generator, end, -2.0):
+    with extrapolated(generator, [end], -2.0):
         assert not same(weights(generator), start)
     assert same(weights(generator), start)
 

@@ -1,0 +1,29 @@
+"""parameter_repulsion, value and gradient, against the loop over tensors that it replaces."""
+
+import functools
+
+import pytest
+import torch
+from bench_ewc_penalty import MODELS, make
+from fastunlearn.kernels.parameter_repulsion import IMPLEMENTATIONS
+from harness import assert_matches
+from measure import compare
+
+REFERENCE, NATIVE = IMPLEMENTATIONS["reference"], IMPLEMENTATIONS["cpu"]
+# Bytes a parameter. nl2: θ and the anchor in, the gradient out. The others read both once more: their gradient needs
+# the finished distance.
+BYTES = {"nl2": 12, "il2": 20, "el2": 20}
+
+
+@pytest.mark.parametrize("kind", BYTES)
+@pytest.mark.parametrize("model", MODELS)
+def test_value_and_gradient(benchmark, model, kind):
+    params, anchors, _ = make(model)
+    n = sum(p.numel() for p in params)
+    alpha = 1 / (1e-4 * n)  # 1 / d²
+    contenders = {
+        name: lambda function=function: torch.autograd.grad(function(params, anchors, kind, alpha), params)
+        for name, function in {"reference": REFERENCE, "native": NATIVE}.items()
+    }
+    check = functools.partial(assert_matches, NATIVE, REFERENCE, params, anchors, kind, alpha, order=1, terms=n)
+    compare(benchmark, f"parameter_repulsion {kind} value+grad, {model}", contenders, BYTES[kind] * n, check)
