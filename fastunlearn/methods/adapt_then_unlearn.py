@@ -9,7 +9,7 @@
 | γ, α | `gamma`, `alpha` |
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import ops
+from ..errors import FastUnlearnError
 from ..feedback import Feedback
 from ..models.protocol import GenerativeModel
 from ..training.adversarial import AdversarialConfig, Networks, adversarial_phase
@@ -54,6 +55,9 @@ class AdaptThenUnlearnConfig:
         extrapolation: s ≤ 0; stage 2 starts at θ_G + s·(θ̄_N − θ_G) instead of at θ_G. 0 is the paper's. A step of 1 to
             2 away from the adapted generators forgets at once what training alone forgets slowly; stage 2 then mends
             the quality that it cost.
+        replay: share of stage 2's latents that are taken from those labelled undesired, in [0, 1); the rest comes from
+            the prior. 0 is the paper's. Once few undesired images are left, the discriminator hardly meets one; replay
+            keeps it able to tell them.
         unlearn_steps: training steps of stage 2. [paper: 1000]
         repulsion: "il2" 1/d², "nl2" −d², "el2" exp(−α d²) of d² = ‖θ − θ_N‖².
         gamma: γ ≥ 0, the weight of the repulsion. [paper: 0.1 to 10 for il2 and nl2, 10 to 500 for el2]
@@ -67,6 +71,7 @@ class AdaptThenUnlearnConfig:
 
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
     extrapolation: float = 0.0
+    replay: float = 0.0
     unlearn_steps: int = 1000
     repulsion: Literal["il2", "nl2", "el2"] = "el2"
     gamma: float = 100.0
@@ -93,8 +98,9 @@ class AdaptThenUnlearn:
             step_towards_(generator, model.ema or model.generator, adapted, config.extrapolation)
         repulsion = Repulsion(list(networks.generator.parameters()), adapted, config)
         desired = Images.of(feedback.images(model, undesired=False))
+        latents = replayed_latents(model, feedback, config.replay) if config.replay else None
         yield adversarial_phase(  # L1-L6
-            "unlearn", networks, desired, config.unlearn_steps, config.game, extra=repulsion.terms
+            "unlearn", networks, desired, config.unlearn_steps, config.game, extra=repulsion.terms, latents=latents
         )
         return networks.model
 
@@ -127,6 +133,23 @@ def negative_adaptation(
         )
         adapted.append([p.detach() for p in networks.ema.parameters()])  # L9
     return adapted
+
+
+def replayed_latents(model: GenerativeModel, feedback: Feedback, share: float) -> Callable[[int], Tensor]:
+    """Draws latents from the prior, but each with probability `share` from those labelled undesired.
+
+    Raises:
+        FastUnlearnError: the feedback has no latents.
+    """
+    if not feedback.has_latents:
+        raise FastUnlearnError(f"{feedback.origin}: replay needs latents, which curated data has not; set replay to 0")
+    undesired = feedback.z[feedback.label == 1]
+
+    def draw(n: int) -> Tensor:
+        replayed = undesired[torch.randint(len(undesired), (n,))]
+        return torch.where(torch.rand(n, 1) < share, replayed, model.sample_latents(n))
+
+    return draw
 
 
 @torch.no_grad()

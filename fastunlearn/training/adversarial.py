@@ -67,15 +67,14 @@ class Networks:
         return self._model
 
 
-def sample_fake(networks: Networks, n: int, mixing: float) -> Tensor:
-    """n generated images [n, C, H, W]; a style-based generator changes a sample's style at a random layer with
-    probability `mixing`, any other generator is called with n latents.
+def sample_fake(g: nn.Module, z: Tensor, mixing: float) -> Tensor:
+    """Images [n, C, H, W] of latents z [n, d]; a style-based generator changes a sample's style at a random layer to
+    that of a fresh latent with probability `mixing`, any other generator is just called.
     """
-    g, latent_dim = networks.generator, networks.model.latent_dim
-    device = next(g.parameters()).device
     if mixing == 0 or not hasattr(g, "mix"):
-        return g(torch.randn(n, latent_dim, device=device))
-    first, second = g.mapping(torch.randn(2 * n, latent_dim, device=device)).chunk(2)
+        return g(z)
+    n, device = len(z), z.device
+    first, second = g.mapping(torch.cat([z, torch.randn_like(z)])).chunk(2)
     crossover = torch.randint(1, g.n_styles, (n,), device=device)
     crossover[torch.rand(n, device=device) >= mixing] = g.n_styles
     return g.synthesis(g.mix(first, second, crossover))
@@ -88,6 +87,7 @@ def adversarial_phase(
     steps: int,
     config: AdversarialConfig,
     extra: Callable[[], Terms] | None = None,
+    latents: Callable[[int], Tensor] | None = None,
 ) -> Phase:
     """D against G with lazy R1 and path length, an averaged generator, and a method's own terms in G's loss.
 
@@ -98,21 +98,23 @@ def adversarial_phase(
         steps: how long.
         config: settings.
         extra: further named terms of the generator's loss, functions of its weights.
+        latents: draws n latents [n, d] for the generated images; None draws them from N(0, 1).
     """
     g, d, latent_dim = networks.generator, networks.discriminator, networks.model.latent_dim
     n_path = max(1, config.batch_size // config.path_batch_shrink)
+    latents = latents or (lambda n: torch.randn(n, latent_dim))
     augment = AdaptiveAugment() if config.augment == "ada" else nn.Identity()
 
     def discriminator_terms(real: Tensor) -> Terms:
         with torch.no_grad():
-            fake = sample_fake(networks, len(real), config.mixing)
+            fake = sample_fake(g, latents(len(real)).to(real.device), config.mixing)
         real_logits = d(augment(real))
         if config.augment == "ada":
             augment.adapt(real_logits)
         return {"adversarial": discriminator_loss(real_logits, d(augment(fake)))}
 
     def generator_terms(real: Tensor) -> Terms:
-        fake = sample_fake(networks, len(real), config.mixing)
+        fake = sample_fake(g, latents(len(real)).to(real.device), config.mixing)
         return {"adversarial": generator_loss(d(augment(fake))), **(extra() if extra else {})}
 
     def r1_terms(real: Tensor) -> Terms:

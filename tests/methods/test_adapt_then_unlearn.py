@@ -9,7 +9,7 @@ from fastunlearn import ops
 from fastunlearn.errors import FastUnlearnError
 from fastunlearn.feedback import Feedback, generator_sha256
 from fastunlearn.methods import AdaptConfig, AdaptThenUnlearn, AdaptThenUnlearnConfig, unlearn
-from fastunlearn.methods.adapt_then_unlearn import Repulsion
+from fastunlearn.methods.adapt_then_unlearn import Repulsion, replayed_latents
 from fastunlearn.methods.extrapolation import Extrapolation, ExtrapolationConfig, extrapolated
 from fastunlearn.methods.fisher import N_SAMPLES, fisher_information
 from fastunlearn.models.stylegan2 import StyleGAN2, StyleGAN2Config
@@ -246,3 +246,15 @@ def test_el2_too_narrow_for_the_distance_says_so():
     with pytest.warns(RuntimeWarning, match="underflow"):
         r.terms()
     assert ops.largest_alpha(9000.0) < 1.0
+
+
+def test_replay_draws_undesired_latents_with_its_share(model, feedback):
+    torch.manual_seed(0)
+    z = replayed_latents(model, feedback, 0.3)(4000)
+    undesired = feedback.z[feedback.label == 1]
+    replayed = (z[:, None] == undesired[None]).all(dim=2).any(dim=1)
+    assert abs(replayed.float().mean().item() - 0.3) < 0.03
+    assert not any((z[~replayed][:, None] == feedback.z[None]).all(dim=2).any(dim=1))
+    curated = replace(feedback, z=torch.empty(40, 0), image=torch.zeros(40, 1, 8, 8, dtype=torch.uint8), source="curated")
+    with pytest.raises(FastUnlearnError, match="replay needs latents"):
+        replayed_latents(model, curated, 0.3)

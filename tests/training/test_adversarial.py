@@ -63,7 +63,7 @@ def test_style_mixing_happens_with_its_probability(model):
     g.mix = lambda a, b, crossover: crossovers.append(crossover) or mix(a, b, crossover)
     torch.manual_seed(0)
     for _ in range(20):
-        sample_fake(networks, 50, mixing=0.3)
+        sample_fake(g, torch.randn(50, 4), mixing=0.3)
     mixed = (torch.cat(crossovers) < g.n_styles).float().mean().item()
     assert abs(mixed - 0.3) < 0.05
     assert torch.cat(crossovers).min() >= 1
