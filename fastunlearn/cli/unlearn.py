@@ -36,7 +36,7 @@ class FeedbackConfig:
     feedback: Path | None = None
     classifier: Path | None = None
     curated: str | None = None
-    n_feedback: int = 5000
+    n_feedback: int = 10_000
     min_undesired: int = 200
 
 

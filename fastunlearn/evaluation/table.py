@@ -1,5 +1,6 @@
 """A report as plain text, for the terminal."""
 
+from ..metrics import DIGIT_FID_SAMPLES
 from .suite import SHARE_BOUNDS, Forgetting, Report
 
 _WIDTH = 42
@@ -23,9 +24,10 @@ def summary_table(report: Report) -> str:
         lines += _forgetting(f"images of class {d}, second classifier", report.second_classifier, n)
     if report.fid:
         fid = report.fid
+        few = "" if fid.n == DIGIT_FID_SAMPLES else f"not comparable with FIDs of {DIGIT_FID_SAMPLES:,} images"
         note = "" if fid.ratio is None else f"{fid.ratio:.2f} x the original's FID to all data"
         lines += [
-            _row("FID, all data", f"{fid.original_full:.2f}", ""),
+            _row("FID, all data", f"{fid.original_full:.2f}", "", few),
             _row(f"FID, data without class {d}", f"{fid.original_without:.2f}", f"{fid.unlearned_without:.2f}", note),
         ]
     lines += ["", *_classes(report)]

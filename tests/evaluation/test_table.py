@@ -62,6 +62,13 @@ def test_fits_into_a_terminal(n_classes):
     assert shown == [str(k) for k in range(n_classes)]
 
 
+def test_fid_of_fewer_images_says_so():
+    few = dataclasses.replace(make().fid, n=500)
+    assert (
+        cells(summary_table(make(fid=few)), "FID, all data") == "5.12 not comparable with FIDs of 15,000 images".split()
+    )
+
+
 def test_caption_is_one_line():
     line = caption(make())
     assert line == (
