@@ -8,7 +8,7 @@ import tyro
 from ..bundle import Bundle
 from ..config import read_yaml
 from ..errors import FastUnlearnError
-from ..evaluation import Judges, before_after, check, compare, find_pairs, histogram, observe, summary_table
+from ..evaluation import Judges, before_after, caption, check, compare, find_pairs, histogram, observe, summary_table
 from ..models.classifiers import load_classifier
 
 
@@ -48,6 +48,6 @@ class Evaluate:
         report.save(self.folder / "report.json")
         histogram(report, self.folder / "histogram.png")
         pairs = find_pairs(original, unlearned, judges.classifier, seed=self.seed)
-        before_after(pairs, forget, self.folder / "before_after.png")
+        before_after(pairs, forget, self.folder / "before_after.png", caption(report))
         print(summary_table(report))
         print(f"\n{self.folder / 'before_after.png'}\n{self.folder / 'report.json'}")

@@ -140,12 +140,14 @@ def before_after(pairs: Pairs, forget: int, path: str | Path, caption: str = "")
     step = _CELL + _GAP
     block = int(counts.max()) * step - _GAP
     left, right = _MARGIN + _LABEL, _MARGIN + _LABEL + block + _LABEL
-    width, top = right + block + _MARGIN, 132
+    note = f"the first {counts.max()} latents of each class, not chosen; left and right are the same latents"
+    text = max(math.ceil(font(15).getlength(line)) for line in (note, caption))
+    width = _MARGIN + max(right + block, _MARGIN + text)
+    top = 132
     bottom = top + len(classes) * step
     picture = Image.new("RGB", (width, bottom + (86 if caption else 60)), "white")
     draw = ImageDraw.Draw(picture)
     draw.text((_MARGIN, 24), f"Forgetting {forget}", INK, font(30, bold=True))
-    note = f"the first {counts.max()} latents of each class, not chosen; left and right are the same latents"
     draw.text((_MARGIN, 66), note, MUTED, font(15))
     draw.text((left, top - 34), "before", INK, font(18, bold=True))
     draw.text((right, top - 34), "after", INK, font(18, bold=True))

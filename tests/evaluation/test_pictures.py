@@ -172,6 +172,16 @@ def test_caption_takes_a_line(tmp_path):
     assert (with_[len(without) :] < 128).any()
 
 
+def test_a_long_caption_is_not_cut_off(tmp_path):
+    images = torch.zeros(2, 1, 8, 8)
+    pairs = Pairs(images, images, torch.tensor([0, 1]), torch.tensor([0, 1]), 2)
+    before_after(pairs, 0, tmp_path / "p.png", caption="numbers " * 40)
+    pixels = read(tmp_path / "p.png")
+    dark = np.flatnonzero((pixels[-40:] < 128).any(axis=(0, 2)))
+    assert 0 < pixels.shape[1] - dark[-1] < 60
+    assert pixels.shape[1] - dark[-1] > 20
+
+
 def test_no_image_of_the_class(tmp_path):
     images = torch.zeros(1, 1, 8, 8)
     pairs = Pairs(images, images, torch.tensor([0]), torch.tensor([0]), 2)

@@ -64,9 +64,8 @@ def test_fits_into_a_terminal(n_classes):
 
 def test_fid_of_fewer_images_says_so():
     few = dataclasses.replace(make().fid, n=500)
-    assert (
-        cells(summary_table(make(fid=few)), "FID, all data") == "5.12 not comparable with FIDs of 15,000 images".split()
-    )
+    (line,) = [line for line in summary_table(make(fid=few)).splitlines() if line.startswith("FID, all data")]
+    assert line.endswith("   not comparable with FIDs of 15,000 images")
 
 
 def test_caption_is_one_line():
