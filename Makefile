@@ -16,7 +16,7 @@ READY := $(VENV)/.ready-cuda-$(FASTUNLEARN_CUDA)
 # Threads that spin while they wait cost more than they bring on a small or busy machine.
 export OMP_WAIT_POLICY = passive
 
-.PHONY: demo test test-all bench lint table-mnist clean
+.PHONY: demo test test-all bench gpu-check lint table-mnist clean
 
 demo: $(READY)
 	@rm -rf runs/demo
@@ -32,6 +32,12 @@ test-all: $(READY)
 
 bench: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest benchmarks -q -s
+
+# With the Python and the packages that are here: a machine with a card has its own torch.
+gpu-check:
+	FASTUNLEARN_CUDA=1 FASTUNLEARN_CUDA_ARCHS=$$($(PYTHON) -c "import torch; print('%d%d' % torch.cuda.get_device_capability())") \
+	  $(PYTHON) setup.py build_ext --inplace
+	FASTUNLEARN_REQUIRE_NATIVE=1 $(PYTHON) -m pytest tests/kernels -q -k "cuda and not cpu"
 
 lint: $(READY)
 	$(BIN)/pip install -q $(CONSTRAINTS) ruff clang-format

@@ -95,7 +95,7 @@ class AdaptThenUnlearn:
         adapted = yield from negative_adaptation(model, feedback, config.adapt, config.game, seed)
         networks = Networks(model, model.generator)  # θ ← θ_G, φ ← φ_D
         for generator in (networks.generator, networks.ema):  # (differs: unless extrapolation is 0)
-            step_towards_(generator, model.ema or model.generator, adapted, config.extrapolation)
+            step_towards_(generator, averaged(model), adapted, config.extrapolation)
         repulsion = Repulsion(list(networks.generator.parameters()), adapted, config)
         desired = Images.of(feedback.images(model, undesired=False))
         latents = replayed_latents(model, feedback, config.replay) if config.replay else None
@@ -109,7 +109,7 @@ def negative_adaptation(
     model: GenerativeModel, feedback: Feedback, config: AdaptConfig, game: AdversarialConfig, seed: int
 ) -> Generator[Phase, None, list[list[Tensor]]]:
     """Stage 1; returns the parameters of the k averaged adapted generators. Lines of the left box."""
-    anchor = model.ema or model.generator  # (differs: the averaged weights, as in the reference code)
+    anchor = averaged(model)  # (differs: the averaged weights, as in the reference code)
     undesired = Images.of(feedback.images(model, undesired=True))
     fisher = fisher_information(config.fisher, model, anchor, feedback, seed)
     frozen = {name: parameter.detach() for name, parameter in anchor.named_parameters()}
@@ -133,6 +133,11 @@ def negative_adaptation(
         )
         adapted.append([p.detach() for p in networks.ema.parameters()])  # L9
     return adapted
+
+
+def averaged(model: GenerativeModel) -> nn.Module:
+    """The generator that people sample from."""
+    return model.generator if model.ema is None else model.ema
 
 
 def replayed_latents(model: GenerativeModel, feedback: Feedback, share: float) -> Callable[[int], Tensor]:

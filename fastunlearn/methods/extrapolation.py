@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..feedback import Feedback
 from ..models.protocol import GenerativeModel
 from ..training.adversarial import AdversarialConfig, Networks
-from .adapt_then_unlearn import AdaptConfig, Phases, negative_adaptation, step_towards_
+from .adapt_then_unlearn import AdaptConfig, Phases, averaged, negative_adaptation, step_towards_
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class Extrapolation:
 
     def phases(self, model: GenerativeModel, feedback: Feedback, seed: int = 0) -> Phases:
         """Yield stage 1 for `training.loop.run`; return the moved model. `model` stays as it was."""
-        config, anchor = self.config, model.ema or model.generator
+        config, anchor = self.config, averaged(model)
         adapted = yield from negative_adaptation(model, feedback, config.adapt, config.game, seed)
         moved = Networks(model, anchor).model
         for generator in (moved.generator, moved.ema):

@@ -25,7 +25,7 @@ def unlearn(
     """Run a method: ``unlearn(load("mnist32"), AdaptThenUnlearn(), feedback, "runs/8")``.
 
     Args:
-        model: what knows too much; stays as it was.
+        model: what knows too much; its weights stay as they were, on the device of `loop`.
         method: with its config.
         feedback: what is undesired.
         out: folder for checkpoints, metrics and sample grids; the same call on it resumes a run that was stopped.
@@ -41,4 +41,7 @@ def unlearn(
     loop = loop or LoopConfig()
     feedback.require()
     feedback.check_model(model)
+    for module in (model.generator, model.ema, model.discriminator):
+        if module is not None:
+            module.to(loop.resolved_device())
     return run(method.phases(model, feedback, loop.seed), Path(out), loop)

@@ -98,11 +98,12 @@ def adversarial_phase(
         steps: how long.
         config: settings.
         extra: further named terms of the generator's loss, functions of its weights.
-        latents: draws n latents [n, d] for the generated images; None draws them from N(0, 1).
+        latents: draws n latents [n, d] for the generated images; None takes the model's prior.
     """
-    g, d, latent_dim = networks.generator, networks.discriminator, networks.model.latent_dim
+    g, d = networks.generator, networks.discriminator
     n_path = max(1, config.batch_size // config.path_batch_shrink)
-    latents = latents or (lambda n: torch.randn(n, latent_dim))
+    prior = networks.model.sample_latents
+    latents = latents or prior
     augment = AdaptiveAugment() if config.augment == "ada" else nn.Identity()
 
     def discriminator_terms(real: Tensor) -> Terms:
@@ -121,8 +122,7 @@ def adversarial_phase(
         return {"r1": config.r1 / 2 * r1_penalty(d, augment(real))}
 
     def path_terms(real: Tensor) -> Terms:
-        z = torch.randn(n_path, latent_dim, device=real.device)
-        return {"path": config.path * networks.path_length(g, z)}
+        return {"path": config.path * networks.path_length(g, prior(n_path).to(real.device))}
 
     def sample() -> Tensor:
         z = networks.model.sample_latents(64, torch.Generator().manual_seed(0))

@@ -15,8 +15,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-def build(name: str, *options: str) -> Path:
-    """Configure and build into build/<name>; skip the test where the tools are missing."""
+def build(name: str, *targets: str, options: tuple[str, ...] = ()) -> Path:
+    """Configure build/<name> and build the targets; skip the test where the tools are missing."""
     tools = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     missing = [tool for tool in ("cmake", "ninja", "c++") if shutil.which(tool, path=tools) is None]
     if importlib.util.find_spec("pybind11") is None:
@@ -39,7 +39,7 @@ def build(name: str, *options: str) -> Path:
     ]
     with open(directory / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for command in (configure, ["cmake", "--build", directory]):
+        for command in (configure, compiling):
             result = subprocess.run(command, env=environment, capture_output=True, text=True)
             if result.returncode != 0:
                 pytest.fail(f"{' '.join(map(str, command))}\n{result.stdout}{result.stderr}", pytrace=False)

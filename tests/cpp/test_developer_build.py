@@ -15,7 +15,7 @@ def run_ctest(directory):
 
 
 def test_ctest():
-    directory = build("cmake")
+    directory = build("cmake", "cpp_tests")
     assert "test_math" in run_ctest(directory)
     commands = json.loads((directory / "compile_commands.json").read_text())
     compiled = {os.path.relpath(entry["file"], ROOT) for entry in commands}
@@ -26,7 +26,7 @@ def test_ctest():
 def test_kernels_under_address_sanitizer():
     """The C++ tests, and the margin test of every op: compiled CPU kernels and CUDA bodies on fibers."""
     needs_x86_64()
-    directory = build("asan", "-DFASTUNLEARN_SANITIZE=ON")
+    directory = build("asan", "all", options=("-DFASTUNLEARN_SANITIZE=ON",))
     assert "overflow_is_caught" in run_ctest(directory)
     runtime = subprocess.run(["c++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
     environment = {

@@ -53,7 +53,7 @@ def fibers():
     from fastunlearn.kernels import registry
 
     needs_x86_64()
-    directory = Path(os.environ.get("FASTUNLEARN_TEST_BUILD") or build("cmake"))
+    directory = Path(os.environ.get("FASTUNLEARN_TEST_BUILD") or build("cmake", FIBERS))
     library = torch.library.Library(FIBERS, "DEF")
     for op in registry.OPS.values():
         library.define(op.schema)

@@ -215,14 +215,6 @@ def test_compiles_to_one_graph():
     assert_compiles(lambda x: downsample2d(x, None), x)
 
 
-def test_function_transforms():
-    x = normal(2, 3, 8, 8)
-    grad = torch.func.grad(lambda x: upfirdn2d(x, ASYMMETRIC, **HOT["up"]).square().sum())(x)
-    x.requires_grad_()
-    (expected,) = torch.autograd.grad(upfirdn2d(x, ASYMMETRIC, **HOT["up"]).square().sum(), x)
-    assert torch.equal(grad, expected)
-
-
 def test_filters_of_other_dtypes_are_cast():
     x, f = normal(1, 2, 8, 8), torch.tensor([1.0, 2.0, 3.0])
     expected = upfirdn2d(x, f)
@@ -248,13 +240,14 @@ def test_setup_filter():
 def test_helpers_keep_size_and_brightness(taps):
     f = setup_filter(taps)
     x = torch.ones(1, 2, 12, 10)
-    for y, size in (
-        (filter2d(x, f), (12, 10)),
-        (downsample2d(x, f), (6, 5)),
-        (downsample2d(x, f, down=[2, 3]), (4, 5)),
+    for y, size, edge in (
+        (filter2d(x, f), (12, 10), 2),
+        (downsample2d(x, f), (6, 5), 1),
+        (downsample2d(x, f, down=[2, 3]), (4, 5), 1),
     ):
         assert y.shape[2:] == size
-        torch.testing.assert_close(y[:, :, 1:-1, 1:-1], torch.ones_like(y[:, :, 1:-1, 1:-1]))
+        inside = y[:, :, edge:-edge, edge:-edge]
+        torch.testing.assert_close(inside, torch.ones_like(inside))
     up = upsample2d(x, f, up=[2, 3])
     assert up.shape[2:] == (36, 20)
     torch.testing.assert_close(up[:, :, 6:-6, 4:-4].mean(), torch.tensor(1.0))
