@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <type_traits>
 #include <vector>
 
@@ -74,8 +75,8 @@ struct Scratch {
         width(inside.size() * job.channels),
         stride(job.buffer_stride()),
         zero(width) {
-    const int64_t rows = job.block_rows(), met = (rows * job.vertical.down + job.vertical.taps) / job.vertical.up + 2;
-    const int64_t source_rows = std::min(job.vertical.in, met);
+    const int64_t rows = job.block_rows();
+    const int64_t source_rows = (rows * job.vertical.down + job.vertical.taps) / job.vertical.up + 2;  // met by a block
     buffer.resize((job.separable ? rows : source_rows) * stride + 1);  // Decimate may read one value further
     buffer_inside = buffer.data() + (inside.begin - columns.begin) * job.channels;
     if (!std::is_same_v<S, T>) {
@@ -110,22 +111,27 @@ void run_block(const Job<S>& job, Scratch<S>& scratch, const S* x, S* y, Range o
 
   if (job.separable) {
     vertical(scratch.buffer_inside, scratch.stride, rows, job.along_columns, outputs, scratch.width);
-    horizontal(out, scratch.buffer.data(), scratch.stride, outputs.size(), scratch.columns.begin, job.along_rows[0],
-               out_w, job.channels, false);
+    horizontal(out, row_size, scratch.buffer.data(), scratch.stride, outputs.size(), scratch.columns.begin,
+               job.along_rows[0], out_w, job.channels, false);
   } else {
-    const Range met = clip(reach_of(vertical_axis, outputs), vertical_axis.in);
+    const Range met = reach_of(vertical_axis, outputs);
     for (int64_t row = met.begin; row < met.end; ++row) {
       std::copy_n(rows(row), scratch.width, scratch.buffer_inside + (row - met.begin) * scratch.stride);
     }
-    for (int64_t o = outputs.begin; o < outputs.end; ++o) {
-      const Reach at = reach(vertical_axis, o);
-      const Range inside = clip({at.source, at.source + at.count}, vertical_axis.in);
-      if (inside.size() == 0) std::fill_n(out + (o - outputs.begin) * row_size, row_size, T(0));
-      for (int64_t row = inside.begin; row < inside.end; ++row) {
-        horizontal(out + (o - outputs.begin) * row_size, scratch.buffer.data() + (row - met.begin) * scratch.stride,
-                   scratch.stride, 1, scratch.columns.begin,
-                   job.along_rows[at.first_tap + (row - at.source) * vertical_axis.up], out_w, job.channels,
-                   row > inside.begin);
+    const int64_t common = std::gcd(vertical_axis.up, vertical_axis.down);
+    const int64_t period = vertical_axis.up / common, step = vertical_axis.down / common;
+    for (int64_t r = 0; r < period; ++r) {
+      const Range m = of_phase(outputs, period, r);
+      const Reach at = reach(vertical_axis, r);
+      T* const to = out + (m.begin * period + r - outputs.begin) * row_size;
+      const T* const from = scratch.buffer.data() + (m.begin * step + at.source - met.begin) * scratch.stride;
+      if (at.count == 0) {
+        for (int64_t i = 0; i < m.size(); ++i) std::fill_n(to + i * period * row_size, row_size, T(0));
+      }
+      for (int64_t k = 0; k < at.count; ++k) {
+        horizontal(to, period * row_size, from + k * scratch.stride, step * scratch.stride, m.size(),
+                   scratch.columns.begin, job.along_rows[at.first_tap + k * vertical_axis.up], out_w, job.channels,
+                   k > 0);
       }
     }
   }

@@ -238,31 +238,36 @@ struct Rows {
   }
 };
 
+// The m with outputs.begin ≤ period·m + r < outputs.end.
+inline Range of_phase(Range outputs, int64_t period, int64_t r) {
+  const int64_t begin = std::max<int64_t>(0, ceil_div(outputs.begin - r, period));
+  return {begin, std::max(begin, ceil_div(outputs.end - r, period))};
+}
+
 // Output rows `outputs` of the vertical pass, n values each.
 template <int Bytes, typename T>
 INLINE void vertical_pass(T* out, int64_t out_stride, const Rows<T>& rows, const Polyphase<T>& filter, Range outputs,
                           int64_t n) {
   for (int64_t r = 0; r < filter.period; ++r) {
     const Phase<T>& phase = filter.phases[r];
-    const int64_t begin = std::max<int64_t>(0, ceil_div(outputs.begin - r, filter.period));
-    const int64_t end = std::max(begin, ceil_div(outputs.end - r, filter.period));
-    const int64_t source = begin * filter.step + phase.source, step = filter.step;
-    T* const to = out + (begin * filter.period + r - outputs.begin) * out_stride;
+    const Range m = of_phase(outputs, filter.period, r);
+    const int64_t source = m.begin * filter.step + phase.source, step = filter.step;
+    T* const to = out + (m.begin * filter.period + r - outputs.begin) * out_stride;
     const int64_t to_stride = filter.period * out_stride;
     if (phase.weights.empty()) {
-      for (int64_t i = 0; i < end - begin; ++i) std::fill_n(to + i * to_stride, n, T(0));
+      for (int64_t i = 0; i < m.size(); ++i) std::fill_n(to + i * to_stride, n, T(0));
     }
     in_passes<Bytes, Sum>(
-        phase.weights.size(), false, to, to_stride, end - begin,
+        phase.weights.size(), false, to, to_stride, m.size(),
         [&](int64_t i, int64_t k) INLINE_LAMBDA { return rows(source + i * step + k); }, phase.weights.data(), n);
   }
 }
 
 // `rows` rows of the horizontal pass: out_w pixels of `channels` values, from rows whose first pixel is sample `begin`.
 template <int Bytes, typename T>
-INLINE void horizontal_pass(T* out, const T* buffer, int64_t stride, int64_t rows, int64_t begin,
+INLINE void horizontal_pass(T* out, int64_t out_stride, const T* buffer, int64_t stride, int64_t rows, int64_t begin,
                             const Polyphase<T>& filter, int64_t out_w, int64_t channels, bool add) {
-  const int64_t period = filter.period, step = filter.step, out_stride = out_w * channels;
+  const int64_t period = filter.period, step = filter.step;
   const Phase<T>& even = filter.phases[0];
   const Phase<T>& odd = filter.phases[period - 1];
   const int64_t taps = even.weights.size();
@@ -272,7 +277,7 @@ INLINE void horizontal_pass(T* out, const T* buffer, int64_t stride, int64_t row
     in_passes<Bytes, Sum>(
         taps, add, out, out_stride, rows,
         [=](int64_t i, int64_t k) INLINE_LAMBDA { return first + i * stride + k * channels; }, even.weights.data(),
-        out_stride);
+        out_w * channels);
     return;
   }
   if (taps > 0 && channels == 1 && period == 1 && step == 2) {
@@ -324,10 +329,10 @@ INLINE void horizontal_pass(T* out, const T* buffer, int64_t stride, int64_t row
                 int64_t n) {                                                                                \
     vertical_pass<bytes>(out, out_stride, rows, filter, outputs, n);                                        \
   }
-#define HORIZONTAL(bytes, T)                                                                                        \
-  void horizontal(T* out, const T* buffer, int64_t stride, int64_t rows, int64_t begin, const Polyphase<T>& filter, \
-                  int64_t out_w, int64_t channels, bool add) {                                                      \
-    horizontal_pass<bytes>(out, buffer, stride, rows, begin, filter, out_w, channels, add);                         \
+#define HORIZONTAL(bytes, T)                                                                                \
+  void horizontal(T* out, int64_t out_stride, const T* buffer, int64_t stride, int64_t rows, int64_t begin, \
+                  const Polyphase<T>& filter, int64_t out_w, int64_t channels, bool add) {                  \
+    horizontal_pass<bytes>(out, out_stride, buffer, stride, rows, begin, filter, out_w, channels, add);     \
   }
 #define VERTICAL_FLOAT(bytes) VERTICAL(bytes, float)
 #define VERTICAL_DOUBLE(bytes) VERTICAL(bytes, double)

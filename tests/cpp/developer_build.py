@@ -26,17 +26,9 @@ def build(name: str, *targets: str, options: tuple[str, ...] = ()) -> Path:
     directory = ROOT / "build" / name
     directory.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "PATH": tools}
-    configure = [
-        "cmake",
-        "-G",
-        "Ninja",
-        "-S",
-        ROOT,
-        "-B",
-        directory,
-        f"-DPython3_EXECUTABLE={sys.executable}",
-        *options,
-    ]
+    options = (f"-DPython3_EXECUTABLE={sys.executable}", *options)
+    configure = ["cmake", "-G", "Ninja", "-S", ROOT, "-B", directory, *options]
+    compiling = ["cmake", "--build", directory, "--target", *targets]
     with open(directory / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for command in (configure, compiling):
