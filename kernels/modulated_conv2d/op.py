@@ -97,13 +97,9 @@ def _check(x: Tensor, weight: Tensor, styles: Tensor, up: int, down: int, f: Ten
     if x.ndim != 4:
         raise ValueError(f"modulated_conv2d: x must be [N, I, H, W], got {tuple(x.shape)}")
     if weight.ndim != 4 or weight.shape[1] != x.shape[1]:
-        raise ValueError(
-            f"modulated_conv2d: weight must be [O, {x.shape[1]}, kh, kw], got {tuple(weight.shape)}"
-        )
+        raise ValueError(f"modulated_conv2d: weight must be [O, {x.shape[1]}, kh, kw], got {tuple(weight.shape)}")
     if styles.shape != x.shape[:2]:
-        raise ValueError(
-            f"modulated_conv2d: styles must be {tuple(x.shape[:2])} to match x, got {tuple(styles.shape)}"
-        )
+        raise ValueError(f"modulated_conv2d: styles must be {tuple(x.shape[:2])} to match x, got {tuple(styles.shape)}")
     if up < 1 or down < 1 or (up > 1 and down > 1):
         raise ValueError(f"modulated_conv2d: up and down must be >= 1 and not both > 1, got {up} and {down}")
     if (up > 1 or down > 1) and f is None:

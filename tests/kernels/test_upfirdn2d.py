@@ -133,15 +133,14 @@ def test_only_outputs_that_reach_a_pixel_see_it(implementation):
 
 
 def test_numerical_gradients(implementation):
-    x = normal(1, 2, 3, 3).double().requires_grad_()
+    x = normal(1, 1, 3, 2).double().requires_grad_()
     for name, sampling in (
-        ("4 x 4", "up 2"),
-        ("1-D", "up and down, per axis"),
-        ("4 x 4", "ratio"),
-        ("outer product", "crop"),
-        ("2 x 7", "crop before down"),
+        ("4 x 4", HOT["up"]),
+        ("outer product", {"down": 2, "padding": [1, 3], "flip_filter": True}),
+        ("1-D", {"up": [2, 3], "down": [3, 1], "padding": [2, -1, 0, 1]}),
+        ("2 x 7", {"up": [4, 1], "down": [6, 2], "padding": [5, 8, -1, 4], "gain": -0.3}),
     ):
-        gradients_agree(lambda x, f=FILTERS[name], s=SAMPLINGS[sampling]: implementation(x, f, **s), x)
+        gradients_agree(lambda x, f=FILTERS[name], s=sampling: implementation(x, f, **s), x)
 
 
 def test_reads_and_writes_stay_inside(implementation):
@@ -158,7 +157,7 @@ def test_reads_and_writes_stay_inside(implementation):
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("f", [ASYMMETRIC, FILTERS["4 x 4"]], ids=["separable", "general"])
 def test_deterministic(implementation, layout, f):
-    x = LAYOUTS[layout](normal(4, 16, 24, 24)).requires_grad_()
+    x = LAYOUTS[layout](normal(4, 8, 24, 24)).requires_grad_()
     assert_deterministic(lambda x: implementation(x, f, **HOT["up"]), x)
 
 
@@ -196,9 +195,8 @@ def test_a_broken_adjoint_is_seen(implementation, monkeypatch):
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last", "sliced", "transposed"])
-@pytest.mark.parametrize("name", ["1-D", "4 x 4"])
-def test_opcheck(layout, name):
-    for sampling in ("up 2", "crop before down"):
+def test_opcheck(layout):
+    for name, sampling in (("1-D", "up 2"), ("4 x 4", "crop before down")):
         x = LAYOUTS[layout](normal(2, 3, 6, 5)).requires_grad_()
         arguments = contract._arguments(x, FILTERS[name], **(DEFAULTS | SAMPLINGS[sampling]))
         torch.library.opcheck(torch.ops.fastunlearn.upfirdn2d.default, arguments)

@@ -255,6 +255,8 @@ def test_replay_draws_undesired_latents_with_its_share(model, feedback):
     replayed = (z[:, None] == undesired[None]).all(dim=2).any(dim=1)
     assert abs(replayed.float().mean().item() - 0.3) < 0.03
     assert not any((z[~replayed][:, None] == feedback.z[None]).all(dim=2).any(dim=1))
-    curated = replace(feedback, z=torch.empty(40, 0), image=torch.zeros(40, 1, 8, 8, dtype=torch.uint8), source="curated")
+    curated = replace(
+        feedback, z=torch.empty(40, 0), image=torch.zeros(40, 1, 8, 8, dtype=torch.uint8), source="curated"
+    )
     with pytest.raises(FastUnlearnError, match="replay needs latents"):
         replayed_latents(model, curated, 0.3)
