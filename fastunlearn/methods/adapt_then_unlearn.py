@@ -9,15 +9,15 @@
 | γ, α | `gamma`, `alpha` |
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from .. import ops
-from ..errors import FastUnlearnError
 from ..feedback import Feedback
 from ..models.protocol import GenerativeModel
 from ..training.adversarial import AdversarialConfig, Networks, adversarial_phase
@@ -52,13 +52,10 @@ class AdaptThenUnlearnConfig:
 
     Attributes:
         adapt: stage 1.
-        extrapolation: s ≤ 0; stage 2 starts at θ_G + s·(θ̄_N − θ_G) instead of at θ_G. 0 is the paper's. A step of 1 to
-            2 away from the adapted generators forgets at once what training alone forgets slowly; stage 2 then mends
-            the quality that it cost.
-        replay: share of stage 2's latents that are taken from those labelled undesired, in [0, 1); the rest comes from
-            the prior. 0 is the paper's. Once few undesired images are left, the discriminator hardly meets one; replay
-            keeps it able to tell them.
         unlearn_steps: training steps of stage 2. [paper: 1000]
+        negatives: share of D's fakes in stage 2 that are undesired images in place of generated ones, in [0, 1)
+            (negative data augmentation, arXiv 2102.05113). 0 is the paper's: then D soon meets too few of them to
+            tell them from the rest.
         repulsion: "il2" 1/d², "nl2" −d², "el2" exp(−α d²) of d² = ‖θ − θ_N‖².
         gamma: γ ≥ 0, the weight of the repulsion. [paper: 0.1 to 10 for il2 and nl2, 10 to 500 for el2]
         alpha: α > 0 of el2 [paper: 0.001 to 0.1]; "auto" is 1/d² at the start of stage 2.
@@ -70,9 +67,8 @@ class AdaptThenUnlearnConfig:
     """
 
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
-    extrapolation: float = 0.0
-    replay: float = 0.0
     unlearn_steps: int = 1000
+    negatives: float = 0.0
     repulsion: Literal["il2", "nl2", "el2"] = "el2"
     gamma: float = 100.0
     alpha: float | Literal["auto"] = "auto"
@@ -94,13 +90,12 @@ class AdaptThenUnlearn:
         config = self.config
         adapted = yield from negative_adaptation(model, feedback, config.adapt, config.game, seed)
         networks = Networks(model, model.generator)  # θ ← θ_G, φ ← φ_D
-        for generator in (networks.generator, networks.ema):  # (differs: unless extrapolation is 0)
-            step_towards_(generator, averaged(model), adapted, config.extrapolation)
         repulsion = Repulsion(list(networks.generator.parameters()), adapted, config)
         desired = Images.of(feedback.images(model, undesired=False))
-        latents = replayed_latents(model, feedback, config.replay) if config.replay else None
+        undesired = feedback.images(model, undesired=True)
+        shown = partial(with_negatives, undesired, config.negatives) if config.negatives else None  # (differs: not 0)
         yield adversarial_phase(  # L1-L6
-            "unlearn", networks, desired, config.unlearn_steps, config.game, extra=repulsion.terms, latents=latents
+            "unlearn", networks, desired, config.unlearn_steps, config.game, extra=repulsion.terms, shown=shown
         )
         return networks.model
 
@@ -140,33 +135,11 @@ def averaged(model: GenerativeModel) -> nn.Module:
     return model.generator if model.ema is None else model.ema
 
 
-def replayed_latents(model: GenerativeModel, feedback: Feedback, share: float) -> Callable[[int], Tensor]:
-    """Draws latents from the prior, but each with probability `share` from those labelled undesired.
-
-    Raises:
-        FastUnlearnError: the feedback has no latents.
-    """
-    if not feedback.has_latents:
-        raise FastUnlearnError(f"{feedback.origin}: replay needs latents, which curated data has not; set replay to 0")
-    undesired = feedback.z[feedback.label == 1]
-
-    def draw(n: int) -> Tensor:
-        replayed = undesired[torch.randint(len(undesired), (n,))]
-        return torch.where(torch.rand(n, 1) < share, replayed, model.sample_latents(n))
-
-    return draw
-
-
-@torch.no_grad()
-def step_towards_(generator: nn.Module, anchor: nn.Module, adapted: list[list[Tensor]], scale: float) -> None:
-    """θ ← θ + scale·mean_j(θ_N^j − anchor), in place; a negative scale steps away."""
-    if scale == 0:
-        return
-    mean = ops.AnchorMean()
-    for parameters in adapted:
-        mean.add(parameters)
-    for p, start, end in zip(generator.parameters(), anchor.parameters(), mean.mean, strict=True):
-        p.add_(end - start, alpha=scale)
+def with_negatives(undesired: Tensor, share: float, fake: Tensor) -> Tensor:
+    """Generated images [n, C, H, W], each with probability `share` replaced by one of `undesired` [m, C, H, W]."""
+    drawn = undesired[torch.randint(len(undesired), (len(fake),))].to(fake)
+    replaced = torch.rand(len(fake), 1, 1, 1) < share
+    return torch.where(replaced.to(fake.device), drawn, fake)
 
 
 class Repulsion:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from .. import ops
 from ..feedback import Feedback
 from ..models.protocol import GenerativeModel
 from ..training.adversarial import AdversarialConfig, Networks
-from .adapt_then_unlearn import AdaptConfig, Phases, averaged, negative_adaptation, step_towards_
+from .adapt_then_unlearn import AdaptConfig, Phases, averaged, negative_adaptation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,16 @@ class Extrapolation:
         for generator in (moved.generator, moved.ema):
             step_towards_(generator, anchor, adapted, config.scale)
         return moved
+
+
+@torch.no_grad()
+def step_towards_(generator: nn.Module, anchor: nn.Module, adapted: list[list[Tensor]], scale: float) -> None:
+    """θ ← θ + scale·mean_j(θ_N^j − anchor), in place; a negative scale steps away."""
+    mean = ops.AnchorMean()
+    for parameters in adapted:
+        mean.add(parameters)
+    for p, start, end in zip(generator.parameters(), anchor.parameters(), mean.mean, strict=True):
+        p.add_(end - start, alpha=scale)
 
 
 @contextlib.contextmanager

@@ -87,7 +87,7 @@ def adversarial_phase(
     steps: int,
     config: AdversarialConfig,
     extra: Callable[[], Terms] | None = None,
-    latents: Callable[[int], Tensor] | None = None,
+    shown: Callable[[Tensor], Tensor] | None = None,
 ) -> Phase:
     """D against G with lazy R1 and path length, an averaged generator, and a method's own terms in G's loss.
 
@@ -98,17 +98,17 @@ def adversarial_phase(
         steps: how long.
         config: settings.
         extra: further named terms of the generator's loss, functions of its weights.
-        latents: draws n latents [n, d] for the generated images; None takes the model's prior.
+        shown: generated images [n, C, H, W] → what D is shown as fakes [n, C, H, W]; None shows them as they are.
     """
     g, d = networks.generator, networks.discriminator
     n_path = max(1, config.batch_size // config.path_batch_shrink)
-    prior = networks.model.sample_latents
-    latents = latents or prior
+    latents = networks.model.sample_latents
     augment = AdaptiveAugment() if config.augment == "ada" else nn.Identity()
 
     def discriminator_terms(real: Tensor) -> Terms:
         with torch.no_grad():
             fake = sample_fake(g, latents(len(real)).to(real.device), config.mixing)
+            fake = shown(fake) if shown else fake
         real_logits = d(augment(real))
         if config.augment == "ada":
             augment.adapt(real_logits)
@@ -122,7 +122,7 @@ def adversarial_phase(
         return {"r1": config.r1 / 2 * r1_penalty(d, augment(real))}
 
     def path_terms(real: Tensor) -> Terms:
-        return {"path": config.path * networks.path_length(g, prior(n_path).to(real.device))}
+        return {"path": config.path * networks.path_length(g, latents(n_path).to(real.device))}
 
     def sample() -> Tensor:
         z = networks.model.sample_latents(64, torch.Generator().manual_seed(0))

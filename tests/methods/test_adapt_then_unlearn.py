@@ -9,7 +9,7 @@ from fastunlearn import ops
 from fastunlearn.errors import FastUnlearnError
 from fastunlearn.feedback import Feedback, generator_sha256
 from fastunlearn.methods import AdaptConfig, AdaptThenUnlearn, AdaptThenUnlearnConfig, unlearn
-from fastunlearn.methods.adapt_then_unlearn import Repulsion, replayed_latents
+from fastunlearn.methods.adapt_then_unlearn import Repulsion, with_negatives
 from fastunlearn.methods.extrapolation import Extrapolation, ExtrapolationConfig, extrapolated
 from fastunlearn.methods.fisher import N_SAMPLES, fisher_information
 from fastunlearn.models.stylegan2 import StyleGAN2, StyleGAN2Config
@@ -80,19 +80,6 @@ def test_stages_start_where_the_reference_code_starts_them(model, feedback, monk
     assert same(starts["adapt-0"], weights(model.ema))
     assert same(starts["adapt-1"], weights(model.ema))
     assert same(starts["unlearn"], weights(model.generator))
-
-
-def test_extrapolation_moves_the_start_of_stage_2_away_from_the_adapted(model, feedback):
-    phases = AdaptThenUnlearn(config(extrapolation=-0.5)).phases(model, feedback)
-    adapted = []
-    for phase in (next(phases), next(phases)):
-        with torch.no_grad():  # in the place of training
-            for p in phase.modules["generator_ema"].parameters():
-                p.add_(torch.randn_like(p))
-        adapted.append(weights(phase.modules["generator_ema"]))
-    start = weights(next(phases).modules["generator"])
-    for p, g, anchor, a, b in zip(start, weights(model.generator), weights(model.ema), *adapted, strict=True):
-        torch.testing.assert_close(p, g - 0.5 * ((a + b) / 2 - anchor))
 
 
 def test_each_stage_sees_its_own_images(model, feedback):
@@ -248,15 +235,22 @@ def test_el2_too_narrow_for_the_distance_says_so():
     assert ops.largest_alpha(9000.0) < 1.0
 
 
-def test_replay_draws_undesired_latents_with_its_share(model, feedback):
+def test_negatives_take_the_place_of_generated_images_with_their_share(model, feedback):
     torch.manual_seed(0)
-    z = replayed_latents(model, feedback, 0.3)(4000)
-    undesired = feedback.z[feedback.label == 1]
-    replayed = (z[:, None] == undesired[None]).all(dim=2).any(dim=1)
-    assert abs(replayed.float().mean().item() - 0.3) < 0.03
-    assert not any((z[~replayed][:, None] == feedback.z[None]).all(dim=2).any(dim=1))
-    curated = replace(
-        feedback, z=torch.empty(40, 0), image=torch.zeros(40, 1, 8, 8, dtype=torch.uint8), source="curated"
-    )
-    with pytest.raises(FastUnlearnError, match="replay needs latents"):
-        replayed_latents(model, curated, 0.3)
+    undesired, fake = feedback.images(model, undesired=True), torch.full((4000, 1, 8, 8), 9.0)
+    shown = with_negatives(undesired, 0.3, fake)
+    replaced = (shown[:, None] == undesired[None]).flatten(2).all(dim=2).any(dim=1)
+    assert abs(replaced.float().mean().item() - 0.3) < 0.03
+    assert (shown[~replaced] == 9).all()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_discriminator_is_shown_negatives_only_in_stage_2_and_only_if_asked(model, feedback, share):
+    undesired, met = feedback.images(model, undesired=True), []
+    for phase in AdaptThenUnlearn(config(negatives=share)).phases(model, feedback):
+        batches = []
+        seen = phase.modules["discriminator"].register_forward_pre_hook(lambda _, x, to=batches: to.append(x[0]))
+        phase.players["d"].terms(torch.zeros(8, 1, 8, 8))
+        seen.remove()
+        met.append((batches[1][:, None] == undesired[None]).flatten(2).all(dim=2).any().item())
+    assert met == [False, False, share > 0]
