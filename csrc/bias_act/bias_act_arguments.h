@@ -10,6 +10,7 @@
 #include "bias_act/bias_act.h"
 #include "common/checks.h"
 #include "common/dtype.h"
+#include "common/memory.h"
 
 namespace fastunlearn::bias_act {
 
@@ -33,7 +34,7 @@ struct Forward {
   Extent extent;
 
   Forward(const Tensor& input, const std::optional<Tensor>& bias, int64_t dim)
-      : y(torch::stable::empty_like(input)),
+      : y(with_huge_pages(torch::stable::empty_like(input))),
         x(input),
         b(bias_pointer(bias, input, dim, "bias_act")),
         extent(extent_along(y, dim, b != nullptr)) {
@@ -49,7 +50,7 @@ struct Backward {
 
   Backward(const Tensor& grad, const Tensor& reference, const std::optional<Tensor>& bias, int64_t dim, bool reduce,
            const char* op)
-      : grad_x(torch::stable::empty_like(reference)),
+      : grad_x(with_huge_pages(torch::stable::empty_like(reference))),
         grad_y(grad),
         ref(reference),
         b(bias_pointer(bias, reference, dim, op)) {

@@ -15,6 +15,7 @@
 
 #include "common/checks.h"
 #include "common/dtype.h"
+#include "common/memory.h"
 #include "ewc_penalty/parameter.h"
 
 namespace fastunlearn {
@@ -98,7 +99,7 @@ class ParameterLists {
     const Tensor layout = dense ? param : copies_.back();
     void* grad_address = nullptr;
     if (with_grad) {
-      Tensor flat = empty_with_strides_of(layout);
+      Tensor flat = with_huge_pages(empty_with_strides_of(layout));
       grads_.push_back(dense ? flat : torch::stable::empty_like(param));
       if (!dense) detours_.emplace_back(grads_.back(), flat);
       grad_address = flat.data_ptr();
