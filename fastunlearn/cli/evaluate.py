@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
@@ -19,7 +20,8 @@ class Evaluate:
     Attributes:
         folder: of an `unlearn` run.
         n: paired latents; digit-feature FIDs are comparable for 15,000 only.
-        seed: of the latents; others than those that training and selection saw, whatever its value.
+        seed: of the latents; others than those of feedback and of the other purpose, whatever its value.
+        purpose: "report" for numbers to publish; "selection" for numbers that choose among runs or settings.
         classifier: TorchScript or safetensors classifier to judge alone, without FID; None takes the judges and the
             statistics of the original's bundle.
         progress: whether to show progress bars.
@@ -28,6 +30,7 @@ class Evaluate:
     folder: tyro.conf.Positional[Path]
     n: int = 15_000
     seed: int = 0
+    purpose: Literal["report", "selection"] = "report"
     classifier: Path | None = None
     progress: bool = True
 
@@ -40,8 +43,9 @@ class Evaluate:
         original, unlearned = base.model(), after.model()
         judges = base.judges() if self.classifier is None else Judges(classifier=load_classifier(self.classifier))
         check(original, unlearned, judges, forget)
+        latents = {"n": self.n, "seed": self.seed, "purpose": self.purpose}
         before, now = (
-            observe(model, judges, n=self.n, seed=self.seed, progress=name if self.progress else None)
+            observe(model, judges, **latents, progress=name if self.progress else None)
             for name, model in (("before", original), ("after", unlearned))
         )
         report = compare(before, now, judges, forget)

@@ -22,6 +22,7 @@ class AdversarialConfig:
     Attributes:
         batch_size: images per step of each player, ≥ 1.
         lr: Adam's learning rate, before the correction for lazy regularisers.
+        lr_decay: share of a phase, in [0, 1] and at its end, over which lr falls linearly to 0.
         r1: weight of R1; the loss adds r1/2·‖∇D‖². 10 suits 256 px; small images want about 0.0002·pixels/batch_size.
         r1_every: steps between two R1 steps.
         path: weight of the path-length regulariser; 0 turns it off.
@@ -34,6 +35,7 @@ class AdversarialConfig:
 
     batch_size: int = 16
     lr: float = 0.002
+    lr_decay: float = 0.0
     r1: float = 10.0
     r1_every: int = 16
     path: float = 2.0
@@ -141,8 +143,8 @@ def adversarial_phase(
             "augment": augment,
         },
         players={
-            "d": Player(list(d.parameters()), discriminator_terms, config.lr, lazy=r1),
-            "g": Player(list(g.parameters()), generator_terms, config.lr, lazy=path),
+            "d": Player(list(d.parameters()), discriminator_terms, config.lr, lazy=r1, decay=config.lr_decay),
+            "g": Player(list(g.parameters()), generator_terms, config.lr, lazy=path, decay=config.lr_decay),
         },
         data=data,
         batch_size=config.batch_size,

@@ -43,6 +43,7 @@ class Player:
         lr: Adam's learning rate.
         betas: Adam's β.
         lazy: regularisers with steps of their own.
+        decay: share of the phase, in [0, 1] and at its end, over which the learning rate falls linearly to 0.
     """
 
     parameters: list[nn.Parameter]
@@ -50,11 +51,18 @@ class Player:
     lr: float
     betas: tuple[float, float] = (0.0, 0.99)
     lazy: tuple[Lazy, ...] = ()
+    decay: float = 0.0
 
     def optimizer(self) -> torch.optim.Adam:
         """Adam with lr·c and β^c, c = Π n/(n+1) over the lazy intervals, so that laziness keeps Adam's time scale."""
         c = math.prod(r.every / (r.every + 1) for r in self.lazy)
         return torch.optim.Adam(self.parameters, lr=self.lr * c, betas=tuple(b**c for b in self.betas), foreach=True)
+
+    def anneal(self, optimizer: torch.optim.Optimizer, progress: float) -> None:
+        """Set the learning rate for a step that begins after the share `progress` of the phase, in [0, 1)."""
+        factor = min(1.0, (1 - progress) / self.decay) if self.decay else 1.0
+        for group in optimizer.param_groups:
+            group["lr"] = optimizer.defaults["lr"] * factor
 
 
 @dataclass(frozen=True)
@@ -214,6 +222,7 @@ def _run_phase(phase: Phase, state: RunState, config: LoopConfig) -> None:
             real = phase.data.batch(order.indices(step)).to(device)
             values = {}
             for name, player in phase.players.items():
+                player.anneal(optimizers[name], step / phase.steps)
                 values |= _move(name, player, phase, optimizers[name], real, step, precision)
             for average in phase.averages:
                 average.update()

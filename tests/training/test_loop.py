@@ -22,7 +22,7 @@ class StopError(Exception):
     pass
 
 
-def fit(steps=10, fail_at=None, lazy=(), noise=0.1):
+def fit(steps=10, fail_at=None, lazy=(), noise=0.1, decay=0.5):
     """One linear layer learns to answer the mean of TARGET, with noise drawn from torch's generator."""
     torch.manual_seed(0)
     layer, average = nn.Linear(1, 2), nn.Linear(1, 2)
@@ -35,7 +35,7 @@ def fit(steps=10, fail_at=None, lazy=(), noise=0.1):
         answer = layer(torch.ones(len(real), 1))
         return {"fit": (answer - real - noise * torch.randn_like(real)).square().mean()}
 
-    player = Player(list(layer.parameters()), terms, lr=0.1, lazy=lazy)
+    player = Player(list(layer.parameters()), terms, lr=0.1, lazy=lazy, decay=decay)
     phase = Phase(
         name="fit",
         steps=steps,
@@ -61,6 +61,18 @@ def test_runs_a_phase_and_returns_what_the_method_returns(tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(1, 201))
     assert rows[-1]["p/fit"] < rows[0]["p/fit"]
+
+
+def test_learning_rate_falls_linearly_over_the_last_part_of_a_phase():
+    player = Player([nn.Parameter(torch.zeros(1))], lambda real: {}, lr=0.5, decay=0.4)
+    optimizer, rates = player.optimizer(), []
+    for step in range(10):
+        player.anneal(optimizer, step / 10)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([0.5] * 7 + [0.375, 0.25, 0.125])
+    constant = replace(player, decay=0.0)
+    constant.anneal(optimizer, 0.9)
+    assert optimizer.param_groups[0]["lr"] == 0.5
 
 
 @pytest.mark.parametrize("killed_at", [2, 5, 10])
