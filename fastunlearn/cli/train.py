@@ -12,7 +12,7 @@ from ..bundle import save_bundle
 from ..models.stylegan2 import StyleGAN2, StyleGAN2Config
 from ..training.adversarial import AdversarialConfig, Networks, adversarial_phase
 from ..training.loop import Images, LoopConfig, Phase, run
-from ..training.record import environment, open_run
+from ..training.record import HARMLESS, environment, open_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class Train:
     def run(self) -> None:
         """Do it."""
         images = data.load(self.data, size=self.model.size, channels=self.model.channels)
-        open_run(self.out, replace(self, resume=False), self.resume, may_change=("out", "steps"))
+        open_run(self.out, replace(self, resume=False), self.resume, may_change=("out", "steps", *HARMLESS))
         torch.manual_seed(self.loop.seed)
         model = StyleGAN2(self.model)
         start = time.monotonic()

@@ -15,7 +15,7 @@ from ..feedback import Feedback, curated_feedback, generator_sha256, label_with_
 from ..methods import METHODS, unlearn
 from ..models.classifiers import load_classifier
 from ..training.loop import LoopConfig
-from ..training.record import environment, open_run
+from ..training.record import HARMLESS, environment, open_run
 from .flags import parse_flags
 
 MethodConfig = TypeVar("MethodConfig")
@@ -95,7 +95,7 @@ class Unlearn(Generic[MethodConfig]):
         bundle = Bundle(self.gan)
         method = next(make(self.method) for make, kind in METHODS.values() if isinstance(self.method, kind))
         out = self.out or Path(f"runs/{method.name}-{bundle.folder.name}-{self.forget}-{self.loop.seed}")
-        open_run(out, replace(self, resume=False, out=out), self.resume, may_change=("out",))
+        open_run(out, replace(self, resume=False, out=out), self.resume, may_change=("out", *HARMLESS))
         model = bundle.model()
         feedback = self.labels(bundle, model, out / "feedback.safetensors")
         print(f"feedback: {feedback.n_undesired} undesired and {feedback.n_desired} desired images")

@@ -2,6 +2,7 @@
 
 import platform
 import sys
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -15,6 +16,9 @@ from ..errors import FastUnlearnError
 from ..files import atomic_write
 from ..kernels.registry import choices
 
+HARMLESS = ("loop.progress", "loop.checkpoint_every", "loop.grid_every")
+"""Settings that change nothing in the result of a run."""
+
 PACKAGES = ("fastunlearn", "torch", "triton", "numpy", "safetensors")
 
 
@@ -27,7 +31,7 @@ def open_run(folder: Path, config: Any, resume: bool, may_change: tuple[str, ...
         folder: of the run.
         config: the command's dataclass.
         resume: continue what is there.
-        may_change: settings that a resumed run may have otherwise, and then has.
+        may_change: settings that a resumed run may have otherwise, and then has; "loop.progress" is one of `loop`.
 
     Raises:
         FastUnlearnError: the folder holds another run, or, on resume, a setting differs.
@@ -37,8 +41,9 @@ def open_run(folder: Path, config: Any, resume: bool, may_change: tuple[str, ...
     if path.exists():
         if not resume:
             raise FastUnlearnError(f"{folder} holds a run already; give --resume to continue it, or another --out")
-        for key, before in read_yaml(path).items():
-            now = settings.get(key)
+        asked = dict(_leaves(settings))
+        for key, before in _leaves(read_yaml(path)):
+            now = asked.get(key)
             if now != before and key not in may_change:
                 raise FastUnlearnError(f"{folder}: cannot resume with {key} = {now}, it was started with {before}")
     elif resume and folder.exists() and any(folder.iterdir()):
@@ -48,6 +53,15 @@ def open_run(folder: Path, config: Any, resume: bool, may_change: tuple[str, ...
             temporary.write_text(yaml.safe_dump(environment(), sort_keys=False))
     with atomic_write(path) as temporary:
         temporary.write_text(yaml.safe_dump(settings, sort_keys=False))
+
+
+def _leaves(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every setting by its dotted name."""
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def environment() -> dict[str, Any]:
