@@ -9,7 +9,7 @@ import tyro
 from ..bundle import Bundle
 from ..config import read_yaml
 from ..errors import FastUnlearnError
-from ..evaluation import Judges, before_after, caption, check, compare, find_pairs, histogram, observe, summary_table
+from ..evaluation import Judges, before_after, caption, evaluate, find_pairs, histogram, summary_table
 from ..models.classifiers import load_classifier
 
 
@@ -42,13 +42,8 @@ class Evaluate:
         forget, base, after = int(settings["forget"]), Bundle(settings["gan"]), Bundle(self.folder / "bundle")
         original, unlearned = base.model(), after.model()
         judges = base.judges() if self.classifier is None else Judges(classifier=load_classifier(self.classifier))
-        check(original, unlearned, judges, forget)
         latents = {"n": self.n, "seed": self.seed, "purpose": self.purpose}
-        before, now = (
-            observe(model, judges, **latents, progress=name if self.progress else None)
-            for name, model in (("before", original), ("after", unlearned))
-        )
-        report = compare(before, now, judges, forget)
+        report = evaluate(original, unlearned, judges, forget, **latents, progress=self.progress)
         report.save(self.folder / "report.json")
         histogram(report, self.folder / "histogram.png")
         pairs = find_pairs(original, unlearned, judges.classifier, seed=self.seed)

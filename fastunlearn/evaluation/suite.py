@@ -216,14 +216,9 @@ class Report:
 def evaluate(
     original: GenerativeModel,
     unlearned: GenerativeModel,
-    classifier: nn.Module,
+    judges: Judges,
     forget: int,
-    statistics: DigitStatistics | None,
     *,
-    second_classifier: nn.Module | None = None,
-    classifier_errors: ClassifierError | None = None,
-    second_errors: ClassifierError | None = None,
-    feature_extractor: nn.Module | None = None,
     n: int = DIGIT_FID_SAMPLES,
     seed: int = 0,
     purpose: Purpose = "report",
@@ -234,13 +229,8 @@ def evaluate(
     Args:
         original: the generator before unlearning.
         unlearned: the generator after.
-        classifier: see `Judges`, as for the other judges.
+        judges: who looks at the images.
         forget: the class that was to be forgotten.
-        statistics: see `Judges`.
-        second_classifier: see `Judges`.
-        classifier_errors: see `Judges`.
-        second_errors: see `Judges`.
-        feature_extractor: see `Judges`.
         n: paired latents; published FIDs have 15,000.
         seed: of the latents.
         purpose: "report" for published numbers, "selection" for numbers that choose something; other latents.
@@ -250,14 +240,6 @@ def evaluate(
         FastUnlearnError: the models or judges do not fit each other, something gives numbers that are not
             finite, or the original makes no image of the class.
     """
-    judges = Judges(
-        classifier=classifier,
-        classifier_errors=classifier_errors,
-        second_classifier=second_classifier,
-        second_errors=second_errors,
-        statistics=statistics,
-        feature_extractor=feature_extractor,
-    )
     check(original, unlearned, judges, forget)
     before, after = (
         observe(model, judges, n=n, seed=seed, purpose=purpose, progress=name if progress else None)

@@ -6,8 +6,6 @@ from .statistics import (
     DigitStatistics,
     digit_fid,
     digit_statistics,
-    extract_features,
-    predict,
 )
 from .unlearning import (
     ClassHistogram,
@@ -35,10 +33,8 @@ __all__ = [
     "corrected_share",
     "digit_fid",
     "digit_statistics",
-    "extract_features",
     "frechet_distance",
     "percentage_unlearned",
-    "predict",
     "share_ratios",
     "wilson_interval",
 ]

@@ -1,16 +1,15 @@
 """Digit features: LeNet's 84 penultimate activations, their statistics over MNIST, and the FID on them."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from ..data import ImageDataset
 from ..errors import FastUnlearnError
 from ..files import atomic_write, state_sha256
+from ..models.classifiers import features
 from .frechet import FeatureStatistics, load_npz
 
 DIGIT_FID_SAMPLES = 15_000
@@ -64,7 +63,7 @@ def digit_statistics(dataset: ImageDataset, classifier: nn.Module) -> DigitStati
     """
     if dataset.labels is None:
         raise FastUnlearnError(f"{dataset.name}: statistics per class need labels")
-    x = extract_features(classifier, dataset)
+    x = features(classifier, dataset)
     classes = range(int(dataset.labels.max()) + 1)
     return DigitStatistics(
         FeatureStatistics.from_features(x),
@@ -96,31 +95,4 @@ def digit_fid(
     if without is not None and not 0 <= without < len(statistics.without):
         raise ValueError(f"digit_fid: without must be in [0, {len(statistics.without)}), got {without}")
     target = statistics.full if without is None else statistics.without[without]
-    return FeatureStatistics.from_features(extract_features(classifier, images)).distance(target)
-
-
-def extract_features(classifier: nn.Module, images: Tensor | ImageDataset) -> Tensor:
-    """`classifier.features`, [N, d] float32 on the CPU, in batches and in evaluation mode."""
-    return _in_batches(classifier, classifier.features, images)
-
-
-def predict(classifier: nn.Module, images: Tensor | ImageDataset) -> Tensor:
-    """The most likely class of each image, [N] int64 on the CPU, in batches and in evaluation mode."""
-    return _in_batches(classifier, lambda batch: classifier(batch).argmax(1), images)
-
-
-@torch.no_grad()
-def _in_batches(
-    module: nn.Module, function: Callable[[Tensor], Tensor], images: Tensor | ImageDataset, size: int = 500
-) -> Tensor:
-    if not len(images):
-        raise ValueError("classifier: images must not be empty, got 0 of them")
-    device = next(module.parameters()).device
-    batches = (slice(start, start + size) for start in range(0, len(images), size))
-    read = images.batch if isinstance(images, ImageDataset) else images.__getitem__
-    training = module.training
-    module.eval()
-    try:
-        return torch.cat([function(read(batch).to(device)).cpu() for batch in batches])
-    finally:
-        module.train(training)
+    return FeatureStatistics.from_features(features(classifier, images)).distance(target)

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..data import ImageDataset
 from ..errors import FastUnlearnError
 from .lenet import LeNet
 
@@ -43,13 +44,12 @@ def load_classifier(path: str | Path) -> nn.Module:
     return module.eval()
 
 
-@torch.no_grad()
-def class_logits(classifier: nn.Module, images: Tensor) -> Tensor:
-    """The classifier's logits, checked.
+def class_logits(classifier: nn.Module, images: Tensor | ImageDataset) -> Tensor:
+    """The classifier's logits, in batches, in evaluation mode, without gradients, and checked.
 
     Args:
         classifier: images → logits [N, K].
-        images: [N, C, H, W], float32 in [−1, 1].
+        images: [N, C, H, W], float32 in [−1, 1], or a dataset of them, N ≥ 1.
 
     Returns:
         [N, K], float32, on the CPU.
@@ -72,8 +72,7 @@ def require_class(forget: int, n_classes: int) -> None:
         )
 
 
-@torch.no_grad()
-def features(extractor: nn.Module, images: Tensor) -> Tensor:
+def features(extractor: nn.Module, images: Tensor | ImageDataset) -> Tensor:
     """`extractor.features(images)`, [N, d] float32 on the CPU, checked as `class_logits` checks logits.
 
     Raises:
@@ -87,11 +86,26 @@ def features(extractor: nn.Module, images: Tensor) -> Tensor:
     return _apply(extractor, extractor.features, images, "feature extractor")
 
 
-def _apply(module: nn.Module, function: Callable[[Tensor], Tensor], images: Tensor, name: str) -> Tensor:
-    device = next((tensor.device for tensor in module.state_dict().values()), images.device)
+@torch.no_grad()
+def _apply(
+    module: nn.Module, function: Callable[[Tensor], Tensor], images: Tensor | ImageDataset, name: str, batch: int = 500
+) -> Tensor:
+    if not len(images):
+        raise ValueError(f"{name}: images must not be empty, got 0 of them")
+    device = next((tensor.device for tensor in module.state_dict().values()), torch.device("cpu"))
+    read = images.batch if isinstance(images, ImageDataset) else images.__getitem__
+    with _evaluating(module):
+        return torch.cat(
+            [
+                _checked(function, read(slice(start, start + batch)).to(device), name)
+                for start in range(0, len(images), batch)
+            ]
+        )
+
+
+def _checked(function: Callable[[Tensor], Tensor], images: Tensor, name: str) -> Tensor:
     try:
-        with _evaluating(module):
-            output = function(images.to(device))
+        output = function(images)
     except (RuntimeError, ValueError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]  # TorchScript puts the reason last
         raise FastUnlearnError(

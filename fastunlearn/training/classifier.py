@@ -17,7 +17,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ..data import ImageDataset
 from ..errors import FastUnlearnError
 from ..files import state_sha256
-from ..metrics import ClassifierError, predict
+from ..metrics import ClassifierError
+from ..models.classifiers import class_logits
 from ..models.lenet import LeNet, read_lenet
 
 
@@ -151,7 +152,7 @@ def train_classifier(
         if on_epoch:
             on_epoch(epoch + 1, total / len(dataset))
     kept = average.module.eval().requires_grad_(False)
-    error = ClassifierError.from_predictions(test.labels, predict(kept, test), n_classes)
+    error = ClassifierError.from_predictions(test.labels, class_logits(kept, test).argmax(1), n_classes)
     return ClassifierRun(kept, config, error, time.perf_counter() - started)
 
 

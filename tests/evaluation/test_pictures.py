@@ -6,7 +6,17 @@ import torch
 from PIL import Image
 
 from fastunlearn.errors import FastUnlearnError
-from fastunlearn.evaluation import Pairs, before_after, class_chart, find_pairs, histogram, save_grid, save_images
+from fastunlearn.evaluation import (
+    Judges,
+    Pairs,
+    before_after,
+    class_chart,
+    evaluate,
+    find_pairs,
+    histogram,
+    save_grid,
+    save_images,
+)
 from fastunlearn.evaluation.style import AFTER, FORGET, FORGET_LIGHT, TAG
 
 RED, TINT, BLUE = (tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5)) for colour in (FORGET, FORGET_LIGHT, TAG))
@@ -193,12 +203,10 @@ def test_no_image_of_the_class(tmp_path):
 
 
 def test_histogram_shows_the_shares_and_ratios(tmp_path, monkeypatch, original, unlearned, classifier):
-    from fastunlearn.evaluation import evaluate
-
     drawn = []
     save = class_chart.save_figure
     monkeypatch.setattr(class_chart, "save_figure", lambda figure, path: drawn.append(figure) or save(figure, path))
-    report = evaluate(original, unlearned, classifier, 8, None, n=500)
+    report = evaluate(original, unlearned, Judges(classifier=classifier), 8, n=500)
     histogram(report, tmp_path / "h.png")
     (figure,) = drawn
     shares, ratios = figure.axes
@@ -211,13 +219,11 @@ def test_histogram_shows_the_shares_and_ratios(tmp_path, monkeypatch, original, 
 
 
 def test_histogram_colours_what_is_outside_the_bounds(tmp_path, monkeypatch, make_model, classifier):
-    from fastunlearn.evaluation import evaluate
-
     drawn = []
     monkeypatch.setattr(class_chart, "save_figure", lambda figure, path: drawn.append(figure))
     # ones and threes become twos, eights become zeros: two ratios of 0, one of 3, one of 2, and ratios of 1
     becomes = torch.tensor([0, 2, 2, 2, 4, 5, 6, 7, 0, 9.0])
     after = make_model(lambda z: becomes[(z % 10).long()])
-    histogram(evaluate(make_model(), after, classifier, 8, None, n=500), tmp_path / "h.png")
+    histogram(evaluate(make_model(), after, Judges(classifier=classifier), 8, n=500), tmp_path / "h.png")
     colours = {line.get_xdata()[0]: line.get_color() for line in drawn[0].axes[1].lines}
     assert colours == {**dict.fromkeys([0, 4, 5, 6, 7, 9], AFTER), **dict.fromkeys([1, 2, 3], FORGET)}

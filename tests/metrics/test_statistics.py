@@ -9,10 +9,9 @@ from fastunlearn.metrics import (
     FeatureStatistics,
     digit_fid,
     digit_statistics,
-    extract_features,
     frechet_distance,
-    predict,
 )
+from fastunlearn.models.classifiers import features
 from fastunlearn.models.lenet import LeNet
 
 
@@ -35,37 +34,14 @@ def statistics(dataset, classifier):
     return digit_statistics(dataset, classifier)
 
 
-def test_batches_join_to_the_whole(dataset, classifier):
-    images = dataset.batch(slice(None))
-    features = extract_features(classifier, dataset)
-    assert torch.allclose(features, classifier.features(images), atol=1e-5)
-    assert not features.requires_grad
-    assert torch.equal(features, extract_features(classifier, images))
-    assert torch.equal(predict(classifier, dataset), classifier(images).argmax(1))
-
-
-def test_dropout_is_off_and_the_mode_comes_back(dataset):
-    torch.manual_seed(0)
-    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Dropout(0.9), torch.nn.Linear(1024, 3))
-    module.train()
-    first = predict(module, dataset)
-    assert torch.equal(first, predict(module, dataset))
-    assert module.training
-
-
-def test_no_images(classifier):
-    with pytest.raises(ValueError, match="images must not be empty"):
-        predict(classifier, torch.zeros(0, 1, 32, 32))
-
-
 def test_each_set_leaves_out_its_class(statistics, dataset, classifier):
-    features = extract_features(classifier, dataset).double().numpy()
+    x = features(classifier, dataset).double().numpy()
     for part, keep in [(statistics.full, np.full(1100, True))] + [
         (statistics.without[k], dataset.labels.numpy() != k) for k in range(3)
     ]:
         assert part.n == keep.sum()
-        assert np.allclose(part.mean, features[keep].mean(0), rtol=1e-12, atol=0)
-        assert np.allclose(part.cov, np.cov(features[keep], rowvar=False), rtol=1e-9, atol=1e-15)
+        assert np.allclose(part.mean, x[keep].mean(0), rtol=1e-12, atol=0)
+        assert np.allclose(part.cov, np.cov(x[keep], rowvar=False), rtol=1e-9, atol=1e-15)
 
 
 def test_file_keeps_every_bit_under_the_documented_keys(statistics, tmp_path):

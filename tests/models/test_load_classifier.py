@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from fastunlearn.data import ImageDataset
 from fastunlearn.errors import FastUnlearnError
 from fastunlearn.models.classifiers import class_logits, features, load_classifier
 from fastunlearn.models.lenet import LeNet
@@ -127,3 +128,19 @@ def test_dropout_is_off_while_judging_and_every_mode_as_before_afterwards():
     assert torch.equal(logits, module[2](x.flatten(1)))
     assert [part.training for part in module] == [False, True, True]
     assert not logits.requires_grad
+
+
+def test_batches_join_to_the_whole():
+    torch.manual_seed(0)
+    classifier = LeNet(n_classes=3, widths=(2, 3)).eval()
+    dataset = ImageDataset(torch.randint(0, 256, (1100, 1, 32, 32), dtype=torch.uint8), None, "noise")
+    images = dataset.batch(slice(None))
+    for ours, whole in ((class_logits, classifier), (features, classifier.features)):
+        assert torch.allclose(ours(classifier, dataset), whole(images), atol=1e-5)
+        assert not ours(classifier, dataset).requires_grad
+        assert torch.equal(ours(classifier, dataset), ours(classifier, images))
+
+
+def test_no_images():
+    with pytest.raises(ValueError, match="classifier: images must not be empty"):
+        class_logits(nn.Identity(), torch.zeros(0, 1, 32, 32))
