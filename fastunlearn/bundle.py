@@ -24,10 +24,12 @@ from .config import from_dict, read_yaml, to_dict
 from .errors import FastUnlearnError
 from .evaluation.suite import Judges
 from .files import atomic_write
+from .methods import METHODS, Method
 from .metrics import DigitStatistics
 from .models.classifiers import load_classifier
 from .models.stylegan2 import StyleGAN2, StyleGAN2Config
 from .training.classifier import read_classifier_error
+from .training.loop import LoopConfig
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 
@@ -82,8 +84,12 @@ class Bundle:
     @property
     def folder(self) -> Path:
         """Where it lies."""
-        shipped = PRETRAINED / self.name
-        return shipped if len(Path(self.name).parts) == 1 and shipped.is_dir() else Path(self.name)
+        return PRETRAINED / self.name if self.is_shipped else Path(self.name)
+
+    @property
+    def is_shipped(self) -> bool:
+        """Whether it came with the package."""
+        return len(Path(self.name).parts) == 1 and (PRETRAINED / self.name).is_dir()
 
     @property
     def config(self) -> dict[str, Any]:
@@ -100,6 +106,26 @@ class Bundle:
             load_weights(module, self.folder / f"{name}.safetensors")
         model.path_length_mean = float(config.get("path_length_mean", 0.0))
         return model
+
+    def method(self, name: str) -> Method:
+        """A method with the settings that suit this bundle; where it says none, with its defaults.
+
+        Args:
+            name: on the command line, such as "adapt-then-unlearn".
+
+        Raises:
+            FastUnlearnError: no such method, or a setting that it does not have.
+        """
+        if name not in METHODS:
+            raise FastUnlearnError(f"method must be one of {', '.join(METHODS)}, got '{name}'")
+        make, config = METHODS[name]
+        settings = self.config.get("unlearn", {}).get(name, {})
+        return make(from_dict(config, settings, f"{self.name}: unlearn: {name}", config()))
+
+    def loop(self) -> LoopConfig:
+        """How to run an unlearning of this bundle."""
+        settings = self.config.get("unlearn", {}).get("loop", {})
+        return from_dict(LoopConfig, settings, f"{self.name}: unlearn: loop", LoopConfig())
 
     def judges(self) -> Judges:
         """The classifiers with what they tell of their own errors, and the data's statistics, as far as they are here.

@@ -42,8 +42,20 @@ def from_dict(cls: type[Config], values: Mapping[str, Any], where: str, base: Co
         changes[key] = _convert(fields[key], value, f"{where}: {key}", getattr(base, key, None))
     try:
         return dataclasses.replace(base, **changes) if base is not None else cls(**changes)
-    except (TypeError, ValueError) as error:
+    except (TypeError, FastUnlearnError) as error:
         raise FastUnlearnError(f"{where}: {error}") from error
+
+
+def require_range(config: Any, **ranges: tuple[float, float]) -> None:
+    """Refuse values out of range, for a dataclass's ``__post_init__``: ``require_range(self, steps=(1, math.inf))``.
+
+    Raises:
+        FastUnlearnError: names the first field that lies outside its closed range.
+    """
+    for name, (low, high) in ranges.items():
+        value = getattr(config, name)
+        if not low <= value <= high:
+            raise FastUnlearnError(f"{name} must be in [{low}, {high}], got {value}")
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

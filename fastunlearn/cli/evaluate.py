@@ -1,5 +1,6 @@
 """``fastunlearn evaluate RUN``: did it forget, and at what price?"""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -7,9 +8,10 @@ from typing import Literal
 import tyro
 
 from ..bundle import Bundle
-from ..config import read_yaml
+from ..config import require_range
 from ..errors import FastUnlearnError
 from ..evaluation import Judges, before_after, caption, evaluate, find_pairs, histogram, summary_table
+from ..feedback import generator_sha256
 from ..models.classifiers import load_classifier
 
 
@@ -34,19 +36,27 @@ class Evaluate:
     classifier: Path | None = None
     progress: bool = True
 
+    def __post_init__(self) -> None:
+        require_range(self, n=(2, math.inf), seed=(0, 2**63 - 1))
+
     def run(self) -> None:
         """Do it."""
         if not (self.folder / "bundle" / "config.yaml").exists():
             raise FastUnlearnError(f"{self.folder}: holds no finished unlearning run (no bundle in it)")
-        settings = read_yaml(self.folder / "config.yaml")
-        forget, base, after = int(settings["forget"]), Bundle(settings["gan"]), Bundle(self.folder / "bundle")
+        after = Bundle(self.folder / "bundle")
+        facts = after.config.get("unlearned")
+        if facts is None:
+            raise FastUnlearnError(f"{self.folder}: holds a trained bundle, not an unlearned one")
+        forget, base = int(facts["forget"]), Bundle(facts["base"])
         original, unlearned = base.model(), after.model()
+        if generator_sha256(original) != facts["base_sha256"]:
+            raise FastUnlearnError(f"{base.folder}: has other weights than when {self.folder} started from it")
         judges = base.judges() if self.classifier is None else Judges(classifier=load_classifier(self.classifier))
         latents = {"n": self.n, "seed": self.seed, "purpose": self.purpose}
         report = evaluate(original, unlearned, judges, forget, **latents, progress=self.progress)
         report.save(self.folder / "report.json")
         histogram(report, self.folder / "histogram.png")
-        pairs = find_pairs(original, unlearned, judges.classifier, seed=self.seed)
+        pairs = find_pairs(original, unlearned, judges.classifier, seed=self.seed, purpose=self.purpose)
         before_after(pairs, forget, self.folder / "before_after.png", caption(report))
         print(summary_table(report))
         print(f"\n{self.folder / 'before_after.png'}\n{self.folder / 'report.json'}")

@@ -21,7 +21,7 @@ def parse_flags(kind: type[Command], prog: str, arguments: list[str], default: C
         default: what flags that are not given keep.
 
     Raises:
-        FastUnlearnError: an unknown option; names the nearest.
+        FastUnlearnError: an unknown option, with the nearest that there is, or a value out of range.
         SystemExit: --help, or flags that are missing or malformed, after a message.
     """
     command, unknown = tyro.cli(

@@ -1,11 +1,13 @@
 """``fastunlearn sample``: images of a bundle."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from ..bundle import load
+from ..config import require_range
 from ..evaluation.pictures import save_grid, save_images
 
 
@@ -18,7 +20,7 @@ class Sample:
         out: folder for the images.
         n: number of images.
         seed: of the latents; the same seed gives the same images.
-        truncation: ψ in (0, 1]; below 1 trades variety for typicality.
+        truncation: ψ in [0, 1]; below 1 trades variety for typicality.
     """
 
     gan: str
@@ -26,6 +28,9 @@ class Sample:
     n: int = 64
     seed: int = 0
     truncation: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_range(self, n=(1, math.inf), seed=(0, 2**63 - 1), truncation=(0, 1))
 
     def run(self) -> None:
         """Do it."""

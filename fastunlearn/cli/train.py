@@ -1,5 +1,6 @@
 """``fastunlearn train``: a StyleGAN2 from scratch."""
 
+import math
 import time
 from collections.abc import Generator
 from dataclasses import dataclass, field, replace
@@ -9,10 +10,11 @@ import torch
 
 from .. import data
 from ..bundle import save_bundle
+from ..config import require_range
 from ..models.stylegan2 import StyleGAN2, StyleGAN2Config
 from ..training.adversarial import AdversarialConfig, Networks, adversarial_phase
 from ..training.loop import Images, LoopConfig, Phase, run
-from ..training.record import HARMLESS, environment, open_run
+from ..training.record import HARMLESS, check_run, environment, open_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +25,7 @@ class Train:
         data: mnist, digits, or a folder of images.
         out: folder of the run: config, metrics, TensorBoard events, sample grids, checkpoints, bundle.
         steps: training steps of both players.
-        resume: continue the run in OUT from its last checkpoint; with other --steps it stops earlier or later.
+        resume: continue the run in OUT from its last checkpoint; one that has not ended may be given other --steps.
         model: the networks.
         game: the losses and optimisers.
         loop: how to run.
@@ -37,10 +39,15 @@ class Train:
     game: AdversarialConfig = field(default_factory=AdversarialConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
 
+    def __post_init__(self) -> None:
+        require_range(self, steps=(0, math.inf))
+
     def run(self) -> None:
         """Do it."""
         images = data.load(self.data, size=self.model.size, channels=self.model.channels)
-        open_run(self.out, replace(self, resume=False), self.resume, may_change=("out", "steps", *HARMLESS))
+        settings = replace(self, resume=False)
+        check_run(self.out, settings, self.resume, may_change=("out", "steps", *HARMLESS))
+        open_run(self.out, settings)
         torch.manual_seed(self.loop.seed)
         model = StyleGAN2(self.model)
         start = time.monotonic()

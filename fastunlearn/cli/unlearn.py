@@ -1,6 +1,7 @@
 """``fastunlearn unlearn METHOD``: make a bundle forget."""
 
 import argparse
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -9,13 +10,14 @@ import tyro
 
 from .. import data
 from ..bundle import Bundle, save_bundle
-from ..config import from_dict, read_yaml, to_dict
+from ..config import from_dict, read_yaml, require_range, to_dict
 from ..errors import FastUnlearnError
 from ..feedback import Feedback, curated_feedback, generator_sha256, label_with_classifier
 from ..methods import METHODS, unlearn
-from ..models.classifiers import load_classifier
+from ..models.classifiers import class_logits, load_classifier
+from ..models.stylegan2 import StyleGAN2
 from ..training.loop import LoopConfig
-from ..training.record import HARMLESS, environment, open_run
+from ..training.record import HARMLESS, check_run, environment, open_run
 from .flags import parse_flags
 
 MethodConfig = TypeVar("MethodConfig")
@@ -38,6 +40,9 @@ class FeedbackConfig:
     curated: str | None = None
     n_feedback: int = 10_000
     min_undesired: int = 200
+
+    def __post_init__(self) -> None:
+        require_range(self, n_feedback=(1, math.inf), min_undesired=(0, math.inf))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,19 +76,22 @@ class Unlearn(Generic[MethodConfig]):
         Raises:
             FastUnlearnError: no such method, or a setting that it does not have.
         """
-        name, *flags = arguments or [""]
+        name, *flags = arguments or ["--help"]
+        if name in ("-h", "--help"):
+            print(f"usage: {prog} METHOD [options]\n\nMETHOD is one of {', '.join(METHODS)}.")
+            print(f"{prog} METHOD --help shows the options, with --gan BUNDLE the defaults for that bundle.")
+            raise SystemExit(0)
         if name not in METHODS:
             raise FastUnlearnError(f"unlearn: METHOD must be one of {', '.join(METHODS)}, got '{name}'")
         given = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-        given.add_argument("--gan")
-        given.add_argument("--config")
+        given.add_argument("--gan", nargs="?")
+        given.add_argument("--config", nargs="?")
         files, _ = given.parse_known_args(flags)
         kind = METHODS[name][1]
         config, loop = kind(), LoopConfig()
         if files.gan:
-            shipped = Bundle(files.gan).config.get("unlearn", {})
-            config = from_dict(kind, shipped.get(name, {}), f"{files.gan}: unlearn: {name}", config)
-            loop = from_dict(LoopConfig, shipped.get("loop", {}), f"{files.gan}: unlearn: loop", loop)
+            bundle = Bundle(files.gan)
+            config, loop = bundle.method(name).config, bundle.loop()
         if files.config:
             config = from_dict(kind, read_yaml(files.config), files.config, config)
         missing: Any = tyro.MISSING
@@ -95,14 +103,18 @@ class Unlearn(Generic[MethodConfig]):
         bundle = Bundle(self.gan)
         method = next(make(self.method) for make, kind in METHODS.values() if isinstance(self.method, kind))
         out = self.out or Path(f"runs/{method.name}-{bundle.folder.name}-{self.forget}-{self.loop.seed}")
-        open_run(out, replace(self, resume=False, out=out), self.resume, may_change=("out", *HARMLESS))
-        model = bundle.model()
-        feedback = self.labels(bundle, model, out / "feedback.safetensors")
+        gan = self.gan if bundle.is_shipped else str(bundle.folder.resolve())
+        settings = replace(self, resume=False, out=out, gan=gan)
+        check_run(out, settings, self.resume, may_change=("out", *HARMLESS))
+        model, stored = bundle.model(), out / "feedback.safetensors"
+        feedback = Feedback.load(stored) if self.resume and stored.exists() else self.labels(bundle, model)
+        open_run(out, settings)
+        feedback.save(stored)
         print(f"feedback: {feedback.n_undesired} undesired and {feedback.n_desired} desired images")
         after = unlearn(model, method, feedback, out, self.loop)
         facts = {
             "unlearned": {
-                "base": str(self.gan),
+                "base": gan,
                 "base_sha256": generator_sha256(model),
                 "forget": self.forget,
                 "method": {method.name: to_dict(self.method)},
@@ -113,24 +125,39 @@ class Unlearn(Generic[MethodConfig]):
         save_bundle(after, out / "bundle", facts)
         print(f"{out / 'bundle'}: judge it with 'fastunlearn evaluate {out}'")
 
-    def labels(self, bundle: Bundle, model: Any, stored: Path) -> Feedback:
-        """The run's feedback: from the file given, stored by this run before, curated, or labelled now and stored."""
-        if self.source.feedback is not None:
-            return Feedback.load(self.source.feedback)
-        if stored.exists():
-            return Feedback.load(stored)
+    def labels(self, bundle: Bundle, model: StyleGAN2) -> Feedback:
+        """The run's feedback: from the file given, curated, or labelled now.
+
+        Raises:
+            FastUnlearnError: the class is unknown or not found, or the file's undesired images are of another class.
+        """
         if self.source.curated is not None:
             dataset = data.load(self.source.curated, size=model.config.size, channels=model.config.channels)
-            feedback = curated_feedback(dataset, self.forget)
-        else:
-            feedback = label_with_classifier(
-                model,
-                load_classifier(self.source.classifier or bundle.folder),
-                self.forget,
-                self.source.n_feedback,
-                self.loop.seed,
-                self.source.min_undesired,
-                progress=self.loop.progress,
+            return curated_feedback(dataset, self.forget)
+        if self.source.feedback is not None:
+            feedback = Feedback.load(self.source.feedback)
+            feedback.require()
+            self.check_class(feedback, bundle, model)
+            return feedback
+        return label_with_classifier(
+            model,
+            load_classifier(self.source.classifier or bundle.folder),
+            self.forget,
+            self.source.n_feedback,
+            self.loop.seed,
+            self.source.min_undesired,
+            progress=self.loop.progress,
+        )
+
+    def check_class(self, feedback: Feedback, bundle: Bundle, model: StyleGAN2) -> None:
+        """Refuse a file about another class than --forget, where there is a classifier to tell."""
+        path = self.source.classifier or bundle.folder / "classifier.safetensors"
+        if not path.exists():
+            return
+        images = feedback.images(model, undesired=True)
+        share = (class_logits(load_classifier(path), images).argmax(1) == self.forget).float().mean().item()
+        if share < 0.5:
+            raise FastUnlearnError(
+                f"{feedback.origin}: the classifier takes {share:.0%} of its undesired images for class {self.forget}; "
+                "give --forget the class that the file is about"
             )
-        feedback.save(stored)
-        return feedback

@@ -18,7 +18,7 @@ def load(
 
     Args:
         name: "mnist", "digits" or the path of a folder.
-        split: "train" or "test"; a folder has no splits and ignores it.
+        split: "train" or "test"; a folder has only "train".
         size: height and width in pixels; None means 32 for the named sets and "as it is" for a folder.
         channels: 1 or 3, for folders only; None follows the first image.
 
@@ -33,4 +33,6 @@ def load(
         raise FastUnlearnError(
             f"{name}: no such dataset or folder; use mnist, digits or the path of a folder of images"
         )
+    if split != "train":
+        raise FastUnlearnError(f"{name}: a folder of images has no {split} split; use mnist or digits")
     return load_image_folder(name, size=size, channels=channels)

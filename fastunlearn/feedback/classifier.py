@@ -71,7 +71,7 @@ def label_with_classifier(
         else:
             raise FastUnlearnError(
                 f"classifier finds only {len(found)} images of class {forget} among {len(label)} samples, "
-                f"{min_undesired} asked for: ask for fewer or raise the limit"
+                f"{min_undesired} asked for: ask for fewer undesired ones"
             )
     stop = max(n, int(found[min_undesired - 1]) + 1 if min_undesired else 0)
     z, noise_seed, image = (torch.cat(parts)[:stop] for parts in zip(*kept, strict=True))

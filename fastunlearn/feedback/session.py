@@ -76,6 +76,11 @@ class Feedback:
     def __len__(self) -> int:
         return len(self.label)
 
+    def sha256(self) -> str:
+        """Hash of the labels and of what they are about."""
+        parts = {"z": self.z, "noise_seed": self.noise_seed, "label": self.label}
+        return state_sha256(parts if self.image is None else {**parts, "image": self.image})
+
     @property
     def has_latents(self) -> bool:
         """False for curated images, which have no z to regenerate them from."""

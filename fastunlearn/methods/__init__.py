@@ -2,7 +2,7 @@
 
 from .adapt_then_unlearn import AdaptConfig, AdaptThenUnlearn, AdaptThenUnlearnConfig
 from .extrapolation import Extrapolation, ExtrapolationConfig
-from .registry import METHODS, unlearn
+from .registry import METHODS, Method, unlearn
 
 __all__ = [
     "METHODS",
@@ -11,5 +11,6 @@ __all__ = [
     "AdaptThenUnlearnConfig",
     "Extrapolation",
     "ExtrapolationConfig",
+    "Method",
     "unlearn",
 ]

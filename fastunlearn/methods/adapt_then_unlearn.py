@@ -9,6 +9,7 @@
 | γ, α | `gamma`, `alpha` |
 """
 
+import math
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import ops
+from ..config import require_range, to_dict
 from ..feedback import Feedback
 from ..models.protocol import GenerativeModel
 from ..training.adversarial import AdversarialConfig, Networks, adversarial_phase
@@ -45,6 +47,11 @@ class AdaptConfig:
     ewc_scale: float = 0.5
     fisher: FisherKind = "atu"
 
+    def __post_init__(self) -> None:
+        not_negative = (0, math.inf)
+        require_range(self, n_adapted=(1, math.inf), adapt_steps=not_negative)
+        require_range(self, ewc_weight=not_negative, ewc_scale=not_negative)
+
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptThenUnlearnConfig:
@@ -53,7 +60,7 @@ class AdaptThenUnlearnConfig:
     Attributes:
         adapt: stage 1.
         unlearn_steps: training steps of stage 2. [paper: 1000]
-        negatives: share of D's fakes in stage 2 that are undesired images in place of generated ones, in [0, 1)
+        negatives: share of D's fakes in stage 2 that are undesired images in place of generated ones, in [0, 0.99]
             (negative data augmentation, arXiv 2102.05113). 0 is the paper's: then D soon meets too few of them to
             tell them from the rest.
         repulsion: "il2" 1/d², "nl2" −d², "el2" exp(−α d²) of d² = ‖θ − θ_N‖².
@@ -76,6 +83,11 @@ class AdaptThenUnlearnConfig:
     reduce: Literal["mean-inside", "per-model"] = "mean-inside"
     game: AdversarialConfig = field(default_factory=AdversarialConfig)
 
+    def __post_init__(self) -> None:
+        require_range(self, unlearn_steps=(0, math.inf), negatives=(0, 0.99), gamma=(0, math.inf))
+        if self.alpha != "auto":
+            require_range(self, alpha=(0, math.inf))
+
 
 class AdaptThenUnlearn:
     """Stage 1: k generators learn the undesired images. Stage 2: the generator learns the desired ones, repelled."""
@@ -95,7 +107,14 @@ class AdaptThenUnlearn:
         undesired = feedback.images(model, undesired=True)
         shown = partial(with_negatives, undesired, config.negatives) if config.negatives else None  # (differs: not 0)
         yield adversarial_phase(  # L1-L6
-            "unlearn", networks, desired, config.unlearn_steps, config.game, extra=repulsion.terms, shown=shown
+            "unlearn",
+            networks,
+            desired,
+            config.unlearn_steps,
+            config.game,
+            extra=repulsion.terms,
+            shown=shown,
+            settings={"method": to_dict(config), "feedback": feedback.sha256()},
         )
         return networks.model
 
@@ -124,7 +143,13 @@ def negative_adaptation(
             }
 
         yield adversarial_phase(  # L3-L8
-            f"adapt-{j}", networks, undesired, config.adapt_steps, game, extra=consolidation
+            f"adapt-{j}",
+            networks,
+            undesired,
+            config.adapt_steps,
+            game,
+            extra=consolidation,
+            settings={"adapt": to_dict(config), "feedback": feedback.sha256()},
         )
         adapted.append([p.detach() for p in networks.ema.parameters()])  # L9
     return adapted

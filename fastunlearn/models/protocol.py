@@ -10,7 +10,7 @@ from torch import Tensor, nn
 class GenerativeModel(Protocol):
     """A trained generator with, if it has them, its discriminator and its averaged weights.
 
-    Any ``nn.Module`` generator joins with an adapter of this shape; ``docs/adapter.md`` shows one.
+    Any ``nn.Module`` generator joins with an adapter of this shape; ``docs/examples/mixture_of_gaussians.py`` is one.
 
     Attributes:
         generator: the weights that training moves (θ_G of the papers).

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import ops
+from ..config import require_range
+from ..errors import FastUnlearnError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +45,15 @@ class StyleGAN2Config:
 
     def __post_init__(self):
         if self.size < 8 or self.size & (self.size - 1):
-            raise ValueError(f"StyleGAN2Config: size must be a power of two >= 8, got {self.size}")
+            raise FastUnlearnError(f"size must be a power of two >= 8, got {self.size}")
+        counts = ("latent_dim", "style_dim", "mapping_layers", "stddev_group")
+        require_range(self, **dict.fromkeys(counts, (1, math.inf)))
         if self.channels not in (1, 3):
-            raise ValueError(f"StyleGAN2Config: channels must be 1 or 3, got {self.channels}")
+            raise FastUnlearnError(f"channels must be 1 or 3, got {self.channels}")
         for name, widths in (("g_widths", self.g_widths), ("d_widths", self.d_widths)):
             if len(widths) != self.n_resolutions:
-                raise ValueError(
-                    f"StyleGAN2Config: {name} must hold {self.n_resolutions} widths (4 to {self.size} px), "
-                    f"got {len(widths)}"
+                raise FastUnlearnError(
+                    f"{name} must hold {self.n_resolutions} widths (4 to {self.size} px), got {len(widths)}"
                 )
 
     @property

@@ -1,13 +1,16 @@
 """The adversarial game of StyleGAN2 as a `Phase`: what pre-training, every stage of unlearning and baselines share."""
 
 import copy
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from ..config import require_range, to_dict
+from ..errors import FastUnlearnError
 from ..models.protocol import GenerativeModel
 from .augment import AdaptiveAugment
 from .loop import Average, Images, Lazy, Phase, Player, Terms
@@ -23,7 +26,7 @@ class AdversarialConfig:
         batch_size: images per step of each player, ≥ 1.
         lr: Adam's learning rate, before the correction for lazy regularisers.
         lr_decay: share of a phase, in [0, 1] and at its end, over which lr falls linearly to 0.
-        r1: weight of R1; the loss adds r1/2·‖∇D‖². 10 suits 256 px; small images want about 0.0002·pixels/batch_size.
+        r1: weight of R1; the loss adds r1/2·‖∇D‖². 10 suits 256 px; small images want less.
         r1_every: steps between two R1 steps.
         path: weight of the path-length regulariser; 0 turns it off.
         path_every: steps between two path-length steps.
@@ -45,6 +48,13 @@ class AdversarialConfig:
     ema_images: float = 10_000
     augment: Literal["none", "ada"] = "none"
 
+    def __post_init__(self) -> None:
+        positive = (1, math.inf)
+        require_range(self, batch_size=positive, r1_every=positive, path_every=positive, path_batch_shrink=positive)
+        not_negative = (0, math.inf)
+        require_range(self, lr=not_negative, r1=not_negative, path=not_negative, ema_images=not_negative)
+        require_range(self, lr_decay=(0, 1), mixing=(0, 1))
+
 
 class Networks:
     """The networks of one game, moved in place, as a `GenerativeModel` of their own.
@@ -56,6 +66,8 @@ class Networks:
 
     def __init__(self, model: GenerativeModel, generator: nn.Module):
         self._model = copy.copy(model)
+        if isinstance(model, nn.Module):  # whose copy shares the registry of submodules
+            self._model._modules = dict(model._modules)
         self.generator = self._model.generator = copy.deepcopy(generator)
         self.ema = self._model.ema = copy.deepcopy(generator)
         self.discriminator = self._model.discriminator = copy.deepcopy(model.discriminator)
@@ -90,6 +102,7 @@ def adversarial_phase(
     config: AdversarialConfig,
     extra: Callable[[], Terms] | None = None,
     shown: Callable[[Tensor], Tensor] | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Phase:
     """D against G with lazy R1 and path length, an averaged generator, and a method's own terms in G's loss.
 
@@ -101,8 +114,17 @@ def adversarial_phase(
         config: settings.
         extra: further named terms of the generator's loss, functions of its weights.
         shown: generated images [n, C, H, W] → what D is shown as fakes [n, C, H, W]; None shows them as they are.
+        settings: what decides the result beside all this, for `Phase.settings`.
+
+    Raises:
+        FastUnlearnError: the model has no discriminator, or path-length regularisation is on for a generator without
+            styles.
     """
     g, d = networks.generator, networks.discriminator
+    if d is None:
+        raise FastUnlearnError("the adversarial game needs a discriminator, and the model has none")
+    if config.path and not hasattr(g, "mapping"):
+        raise FastUnlearnError("path-length regularisation needs a style-based generator; set path to 0")
     n_path = max(1, config.batch_size // config.path_batch_shrink)
     latents = networks.model.sample_latents
     augment = AdaptiveAugment() if config.augment == "ada" else nn.Identity()
@@ -150,4 +172,5 @@ def adversarial_phase(
         batch_size=config.batch_size,
         averages=(Average(g, networks.ema, 0.5 ** (config.batch_size / config.ema_images)),),
         sample=sample,
+        settings={"game": to_dict(config), **(settings or {})},
     )

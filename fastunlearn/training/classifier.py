@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from ..config import require_range
 from ..data import ImageDataset
 from ..errors import FastUnlearnError
 from ..files import state_sha256
@@ -51,18 +52,17 @@ class ClassifierConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ("epochs", 1, math.inf),
-            ("batch", 1, math.inf),
-            ("lr", 0, math.inf),
-            ("weight_decay", 0, math.inf),
-            ("shift", 0, 32),
-            ("rotation", 0, 180),
-            ("zoom", 0, 0.9),
-            ("ema", 0, 0.99999),
-        ):
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"{name} must be in [{low}, {high}], got {getattr(self, name)}")
+        require_range(
+            self,
+            epochs=(1, math.inf),
+            batch=(1, math.inf),
+            lr=(0, math.inf),
+            weight_decay=(0, math.inf),
+            shift=(0, 32),
+            rotation=(0, 180),
+            zoom=(0, 0.9),
+            ema=(0, 0.99999),
+        )
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
 """The one training loop. A method yields phases; the loop runs them and owns everything a phase does not say."""
 
 import hashlib
+import json
 import math
 import sys
 from collections.abc import Callable, Generator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -13,7 +14,9 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from ..config import require_range
 from ..errors import FastUnlearnError
+from ..files import state_sha256
 from .run_state import MetricsFile, RunState
 
 Terms = Mapping[str, Tensor]
@@ -95,6 +98,7 @@ class Phase:
         batch_size: images per step.
         averages: moving averages.
         sample: draws a grid of images for people to look at, or None.
+        settings: plain numbers and strings that decide the result beside all this, such as the weights of the losses.
     """
 
     name: str
@@ -105,6 +109,18 @@ class Phase:
     batch_size: int
     averages: tuple[Average, ...] = ()
     sample: Callable[[], Tensor] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def identity(self, seed: int) -> dict[str, str]:
+        """What must be the same for stored results of this phase to be its own; to be asked before it is trained."""
+        start = {f"{name}.{key}": t for name, m in self.modules.items() for key, t in m.state_dict().items()}
+        return {
+            "seed": str(seed),
+            "number of images": str(self.data.n),
+            "batch size": str(self.batch_size),
+            "start": state_sha256(start),
+            "settings": json.dumps(self.settings, sort_keys=True),
+        }
 
 
 @dataclass(frozen=True)
@@ -143,11 +159,28 @@ class LoopConfig:
     grid_every: int = 500
     progress: bool = True
 
+    def __post_init__(self) -> None:
+        positive = (1, math.inf)
+        require_range(
+            self, seed=(0, 2**63 - 1), checkpoint_every=positive, log_every=positive, grid_every=(0, math.inf)
+        )
+
     def resolved_device(self) -> torch.device:
-        """The device that `device` stands for."""
+        """The device that `device` stands for.
+
+        Raises:
+            FastUnlearnError: there is no such device here.
+        """
         if self.device == "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return torch.device(self.device)
+        try:
+            device = torch.device(self.device)
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch without CUDA asserts
+            raise FastUnlearnError(
+                f"device must be auto, cpu, cuda or cuda:N with that card present, got {self.device}"
+            ) from error
+        return device
 
     def resolved_precision(self) -> Literal["float32", "bf16"]:
         """The precision that `precision` stands for on the device."""
@@ -177,17 +210,25 @@ def run(phases: Generator[Phase, None, Result], folder: Path, config: LoopConfig
         config: how to run.
 
     Raises:
-        FastUnlearnError: a loss is not finite, a checkpoint cannot be read or written.
+        FastUnlearnError: a loss is not finite; a checkpoint cannot be read or written; `folder` holds a phase of the
+            same name that started from other weights, with other settings or another seed.
     """
     state = RunState(folder)
     try:
         while True:
             phase = next(phases)
+            identity = phase.identity(config.seed)
             if (result := state.finished(phase.name)) is not None:
-                _restore(phase.modules, result)
+                state.require_same(phase.name, identity, result)
+                if result["step"] != phase.steps:
+                    raise FastUnlearnError(
+                        f"{folder}: {phase.name} ended after {result['step']} steps; for {phase.steps} start a new run"
+                    )
+                _restore(phase.modules, result["modules"])
             else:
-                _run_phase(phase, state, config)
-                state.finish(phase.name, _snapshot(phase.modules))
+                _run_phase(phase, state, config, identity)
+                result = {"step": phase.steps, "identity": identity, "modules": _snapshot(phase.modules)}
+                state.finish(phase.name, result)
     except StopIteration as stop:
         return stop.value
 
@@ -201,7 +242,7 @@ def _restore(parts: Mapping[str, Any], states: Mapping[str, Any]) -> None:
         part.load_state_dict(states[name])
 
 
-def _run_phase(phase: Phase, state: RunState, config: LoopConfig) -> None:
+def _run_phase(phase: Phase, state: RunState, config: LoopConfig, identity: Mapping[str, str]) -> None:
     device = config.resolved_device()
     for module in phase.modules.values():
         module.to(device)
@@ -210,7 +251,10 @@ def _run_phase(phase: Phase, state: RunState, config: LoopConfig) -> None:
     log = Log(state.folder, phase, config)
     start = 0
     if (saved := state.checkpoint(phase.name)) is not None:
+        state.require_same(phase.name, identity, saved)
         start = saved["step"]
+        if start > phase.steps:
+            raise FastUnlearnError(f"{state.folder}: {phase.name} is past step {phase.steps}, at {start}")
         _restore(phase.modules, saved["modules"])
         _restore(optimizers, saved["optimizers"])
         log.latest = saved["values"]
@@ -234,7 +278,7 @@ def _run_phase(phase: Phase, state: RunState, config: LoopConfig) -> None:
                     "optimizers": _snapshot(optimizers),
                     "values": dict(log.latest),
                 }
-                state.save_checkpoint(phase.name, {"step": step + 1, **snapshot})
+                state.save_checkpoint(phase.name, {"step": step + 1, "identity": identity, **snapshot})
 
 
 def _move(

@@ -22,10 +22,8 @@ HARMLESS = ("loop.progress", "loop.checkpoint_every", "loop.grid_every")
 PACKAGES = ("fastunlearn", "torch", "triton", "numpy", "safetensors")
 
 
-def open_run(folder: Path, config: Any, resume: bool, may_change: tuple[str, ...] = ()) -> None:
-    """Start a run's folder, or make sure that the one to resume was started with the same settings.
-
-    Writes ``config.yaml`` (all settings, defaults included) and ``environment.yaml`` (versions, kernels, machine).
+def check_run(folder: Path, config: Any, resume: bool, may_change: tuple[str, ...] = ()) -> None:
+    """Make sure that a run can start in a folder, or that the one to resume was started with the same settings.
 
     Args:
         folder: of the run.
@@ -38,6 +36,8 @@ def open_run(folder: Path, config: Any, resume: bool, may_change: tuple[str, ...
     """
     settings = to_dict(config)
     path = folder / "config.yaml"
+    if resume and not path.exists():
+        raise FastUnlearnError(f"{folder}: no run to resume (no config.yaml in it); leave out --resume")
     if path.exists():
         if not resume:
             raise FastUnlearnError(f"{folder} holds a run already; give --resume to continue it, or another --out")
@@ -46,13 +46,20 @@ def open_run(folder: Path, config: Any, resume: bool, may_change: tuple[str, ...
             now = asked.get(key)
             if now != before and key not in may_change:
                 raise FastUnlearnError(f"{folder}: cannot resume with {key} = {now}, it was started with {before}")
-    elif resume and folder.exists() and any(folder.iterdir()):
-        raise FastUnlearnError(f"{folder} holds no config.yaml, so there is no run to resume; leave out --resume")
+
+
+def open_run(folder: Path, config: Any) -> None:
+    """Write ``config.yaml`` (all settings, defaults included) and, once, ``environment.yaml`` (versions, machine).
+
+    Raises:
+        FastUnlearnError: a file cannot be written.
+    """
+    path = folder / "config.yaml"
     if not path.exists():
         with atomic_write(folder / "environment.yaml") as temporary:
             temporary.write_text(yaml.safe_dump(environment(), sort_keys=False))
     with atomic_write(path) as temporary:
-        temporary.write_text(yaml.safe_dump(settings, sort_keys=False))
+        temporary.write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
 
 
 def _leaves(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -3,6 +3,7 @@
 import json
 import pickle
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ class RunState:
         return self.folder / "checkpoint.pt"
 
     def result_path(self, phase: str) -> Path:
-        """The networks at the end of a finished phase."""
+        """The end of a finished phase: its networks, number of steps and identity."""
         return self.folder / "phases" / f"{phase}.pt"
 
     def finished(self, phase: str) -> dict[str, Any] | None:
@@ -68,6 +69,18 @@ class RunState:
     def save_checkpoint(self, phase: str, state: dict[str, Any]) -> None:
         """Replace the checkpoint."""
         save_state({"phase": phase, **state}, self.checkpoint_path)
+
+    def require_same(self, phase: str, identity: Mapping[str, str], stored: Mapping[str, Any]) -> None:
+        """Refuse stored states of another run.
+
+        Raises:
+            FastUnlearnError: names the first thing that differs.
+        """
+        for name, value in identity.items():
+            if stored.get("identity", {}).get(name) != value:
+                raise FastUnlearnError(
+                    f"{self.folder}: holds {phase} of a run with another {name}; give another folder or delete it"
+                )
 
     def finish(self, phase: str, state: dict[str, Any]) -> None:
         """Store the result of a phase, then drop its checkpoint."""

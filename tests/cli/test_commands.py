@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -186,3 +187,86 @@ def test_overview_names_every_command(cli):
     assert code == 0
     for name in ("train", "train-classifier", "sample", "unlearn", "evaluate", "doctor"):
         assert f"\n  {name}" in out
+
+
+def test_train_resumes_to_more_steps_only_while_it_has_not_ended(cli, tmp_path):
+    pytest.importorskip("sklearn")
+    flags = ("train", "--data", "digits", "--out", tmp_path / "run", *TINY, "--grid-every", 0)
+    assert cli(*flags, "--steps", 2)[0] == 0
+    assert "ended after 2 steps; for 3 start a new run" in error_line(cli(*flags, "--steps", 3, "--resume"))
+
+
+def test_a_refused_run_leaves_its_folder_free(gan, cli, tmp_path):
+    source = ("--gan", gan / "bundle", "--classifier", gan / "classifier.pt", "--out", tmp_path / "run")
+    assert "knows the classes 0 to 1" in error_line(cli(*UNLEARN, *source, *SHORT, "--forget", 7))
+    assert cli(*UNLEARN, *source, *SHORT, "--forget", 1)[0] == 0
+
+
+def test_feedback_about_another_class(gan, cli, tmp_path):
+    source = ("--gan", gan / "bundle", "--classifier", gan / "classifier.pt")
+    assert cli(*UNLEARN, *source, *SHORT, "--forget", 1, "--out", tmp_path / "a")[0] == 0
+    other = ("--feedback", tmp_path / "a/feedback.safetensors", "--forget", 0, "--out", tmp_path / "b")
+    assert "takes 0% of its undesired images for class 0" in error_line(cli(*UNLEARN, *source, *SHORT, *other))
+    same = ("--feedback", tmp_path / "a/feedback.safetensors", "--forget", 1, "--out", tmp_path / "b")
+    assert cli(*UNLEARN, *source, *SHORT, *same)[0] == 0
+    assert (tmp_path / "b/feedback.safetensors").exists(), "a run keeps the labels that it used"
+
+
+def test_evaluate_refuses_a_base_that_changed(gan, cli, tmp_path):
+    base = tmp_path / "base"
+    shutil.copytree(gan / "bundle", base)
+    source = ("--gan", base, "--classifier", gan / "classifier.pt", "--forget", 1, "--out", tmp_path / "run")
+    assert cli(*UNLEARN, *source, *SHORT)[0] == 0
+    shutil.copy(tmp_path / "run/bundle/generator_ema.safetensors", base)
+    evaluate = ("evaluate", tmp_path / "run", "--classifier", gan / "classifier.pt", "--n", 20)
+    assert "has other weights than when" in error_line(cli(*evaluate))
+
+
+def test_resume_of_a_mistyped_folder(gan, cli, tmp_path):
+    source = ("--gan", gan / "bundle", "--classifier", gan / "classifier.pt", "--forget", 1)
+    line = error_line(cli(*UNLEARN, *source, *SHORT, "--out", tmp_path / "typo", "--resume"))
+    assert "no run to resume" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("sample", "--gan", "mnist32", "--out", "x", "--n", 0), "n must be in [1, inf], got 0"),
+        (("sample", "--gan", "mnist32", "--out", "x", "--truncation", 7), "truncation must be in [0, 1], got 7"),
+        (("evaluate", "x", "--n", 1), "n must be in [2, inf], got 1"),
+        ((*UNLEARN, "--gan", "mnist32", "--forget", 8, "--negatives", 1.5), "negatives must be in [0, 0.99]"),
+        ((*UNLEARN, "--gan", "mnist32", "--forget", 8, "--n-adapted", 0), "n_adapted must be in [1, inf], got 0"),
+        ((*UNLEARN, "--gan", "mnist32", "--forget", 8, "--batch-size", 0), "batch_size must be in [1, inf], got 0"),
+        ((*UNLEARN, "--gan", "mnist32", "--forget", 8, "--log-every", 0), "log_every must be in [1, inf], got 0"),
+        ((*UNLEARN, "--gan", "mnist32", "--forget", 8, "--n-feedback", 0), "n_feedback must be in [1, inf], got 0"),
+        (
+            ("train", "--data", "digits", "--out", "x", "--steps", 1, "--latent-dim", 0),
+            "latent_dim must be",
+        ),
+        (("train-classifier", "--data", "digits", "--out", "x", "--epochs", 0), "epochs must be in [1, inf], got 0"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_values_out_of_range(cli, arguments, message):
+    assert message in error_line(cli(*arguments))
+
+
+def test_a_device_that_is_not_there(gan, cli, tmp_path):
+    source = ("--gan", gan / "bundle", "--classifier", gan / "classifier.pt", "--forget", 1, "--out", tmp_path)
+    assert "device must be auto, cpu, cuda" in error_line(cli(*UNLEARN, *source, *SHORT, "--device", "gpu"))
+
+
+def test_help_of_unlearn_names_the_methods(cli, capsys):
+    for arguments in (("unlearn",), ("unlearn", "--help")):
+        with pytest.raises(SystemExit) as stop:
+            cli(*arguments)
+        assert stop.value.code == 0
+        assert "METHOD is one of adapt-then-unlearn, extrapolation" in capsys.readouterr().out
+
+
+def test_classifier_of_a_folder_needs_a_test_split(cli, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.new("L", (32, 32)).save(tmp_path / name / "0.png")
+    line = error_line(cli("train-classifier", "--data", tmp_path, "--out", tmp_path / "c.safetensors"))
+    assert "has no test split" in line

@@ -123,5 +123,5 @@ def test_bad_bundles_are_one_line_errors(tmp_path):
     ],
 )
 def test_bad_sizes(change, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(FastUnlearnError, match=message):
         StyleGAN2Config(**{"size": 16, "g_widths": (8, 8, 8), "d_widths": (8, 8, 8), **change})

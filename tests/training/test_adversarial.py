@@ -3,7 +3,9 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
+from fastunlearn.errors import FastUnlearnError
 from fastunlearn.models.stylegan2 import StyleGAN2, StyleGAN2Config
 from fastunlearn.training.adversarial import AdversarialConfig, Networks, adversarial_phase, sample_fake
 from fastunlearn.training.augment import AdaptiveAugment
@@ -98,5 +100,28 @@ def test_augmentation_adapts_to_an_overconfident_discriminator():
 
 def test_ada_trains_and_is_saved_with_the_phase(model, tmp_path):
     train(model, AdversarialConfig(batch_size=4, augment="ada"), tmp_path)
-    state = torch.load(tmp_path / "phases/game.pt", weights_only=True)
+    state = torch.load(tmp_path / "phases/game.pt", weights_only=True)["modules"]
     assert "p" in state["augment"]
+
+
+def test_an_adapter_that_is_a_module_keeps_its_networks(model):
+    class Adapter(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.generator, self.ema, self.discriminator = model.generator, model.ema, model.discriminator
+
+    adapter = Adapter()
+    networks = Networks(adapter, adapter.generator)
+    assert networks.model.generator is networks.generator
+    assert (adapter.generator, adapter.discriminator) == (model.generator, model.discriminator)
+
+
+def test_what_the_game_cannot_do_without_is_named(model):
+    networks = Networks(model, model.generator)
+    networks.generator = nn.Identity()
+    data = Images.of(torch.zeros(4, 1, 8, 8))
+    with pytest.raises(FastUnlearnError, match="needs a style-based generator; set path to 0"):
+        adversarial_phase("game", networks, data, 1, AdversarialConfig())
+    networks.discriminator = None
+    with pytest.raises(FastUnlearnError, match="needs a discriminator"):
+        adversarial_phase("game", networks, data, 1, AdversarialConfig(path=0))

@@ -174,7 +174,7 @@ def test_a_diverging_run_stops(digits):
 
 @pytest.mark.parametrize("change", [{"epochs": 0}, {"batch": 0}, {"lr": -1.0}, {"ema": 1.0}, {"zoom": 1.0}])
 def test_impossible_recipes(change):
-    with pytest.raises(ValueError, match=f"{next(iter(change))} must be in "):
+    with pytest.raises(FastUnlearnError, match=f"{next(iter(change))} must be in "):
         ClassifierConfig(**change)
 
 

@@ -249,3 +249,28 @@ def _without_reseeding():
     torch.manual_seed(123)
     player = Player(list(layer.parameters()), lambda real: {"x": layer(torch.randn(2, 1)).square().mean()}, 0.1)
     return Phase("one", 3, {"layer": layer}, {"p": player}, Images.of(TARGET), 2)
+
+
+def test_stored_results_of_another_run_are_refused(tmp_path):
+    """Only its name would tell them apart."""
+
+    def phase(steps=6, start=0.0, settings=None):
+        made = fit(steps=steps)[0]
+        with torch.no_grad():
+            made.modules["layer"].bias += start
+        return replace(made, settings=settings or {"gamma": 1.0})
+
+    run(phases_of(phase()), tmp_path, QUIET)
+    run(phases_of(phase()), tmp_path, QUIET)
+    for other, seed, message in (
+        (phase(start=0.1), 0, "another start"),
+        (phase(settings={"gamma": 2.0}), 0, "another settings"),
+        (phase(), 1, "another seed"),
+        (phase(steps=7), 0, "ended after 6 steps; for 7 start a new run"),
+    ):
+        with pytest.raises(FastUnlearnError, match=message):
+            run(phases_of(other), tmp_path, replace(QUIET, seed=seed))
+    with pytest.raises(StopError):
+        run(phases_of(fit(fail_at=5)[0]), tmp_path / "stopped", QUIET)
+    with pytest.raises(FastUnlearnError, match="another start"):
+        run(phases_of(replace(phase(start=0.1), settings={})), tmp_path / "stopped", QUIET)
