@@ -1,6 +1,7 @@
 """The public ops. Each is one folder in ``kernels/``: formula, reference, native kernels and measurements."""
 
 from .kernels.bias_act.op import bias_act
+from .kernels.ema_update.op import ema_update
 from .kernels.ewc_penalty.op import ewc_penalty
 from .kernels.modulated_conv2d.op import modulated_conv2d
 from .kernels.parameter_repulsion.op import (
@@ -16,6 +17,7 @@ __all__ = [
     "AnchorMean",
     "bias_act",
     "downsample2d",
+    "ema_update",
     "ewc_penalty",
     "filter2d",
     "largest_alpha",

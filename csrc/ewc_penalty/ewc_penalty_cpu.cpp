@@ -5,7 +5,7 @@
 #include <tuple>
 #include <vector>
 
-#include "ewc_penalty/parameter_lists.h"
+#include "common/parameter_lists.h"
 #include "ewc_penalty/weighted_square_cpu.h"
 
 namespace fastunlearn::ewc_penalty {

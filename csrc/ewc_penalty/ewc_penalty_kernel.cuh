@@ -15,13 +15,11 @@ __global__ void __launch_bounds__(block_threads)
 
 // Leaves at once where the factor is 1, as it is when the penalty is a summand of the loss.
 template <typename T, typename F>
-__global__ void __launch_bounds__(block_threads) scale_gradients_kernel(const Table table, const F* factor) {
+__global__ void __launch_bounds__(block_threads) scale_gradients_kernel(const ParameterTable table, const F* factor) {
   using Acc = accumulate_t<T>;
   const Acc by = static_cast<Acc>(*factor);
   if (by == Acc(1)) return;
-  const int t = tensor_of_block(table, blockIdx.x);
-  const int64_t begin = (static_cast<int>(blockIdx.x) - table.first_block[t]) * block_span;
-  const int64_t end = begin + block_span < table.numel[t] ? begin + block_span : table.numel[t];
+  const auto [t, begin, end] = piece_of_block(table, blockIdx.x);
   T* grad = static_cast<T*>(table.grad[t]);
   for (int64_t i = begin + threadIdx.x; i < end; i += block_threads) {
     grad[i] = static_cast<T>(by * static_cast<Acc>(grad[i]));

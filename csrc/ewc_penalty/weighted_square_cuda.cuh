@@ -8,7 +8,7 @@
 
 #include "common/dtype.h"
 #include "common/launch.h"
-#include "ewc_penalty/parameter_lists.h"
+#include "common/parameter_lists.h"
 #include "ewc_penalty/weighted_square_kernel.cuh"
 
 namespace fastunlearn::weighted_square {

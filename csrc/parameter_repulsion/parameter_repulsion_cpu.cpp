@@ -7,7 +7,7 @@
 #include <tuple>
 #include <vector>
 
-#include "ewc_penalty/parameter_lists.h"
+#include "common/parameter_lists.h"
 #include "ewc_penalty/weighted_square_cpu.h"
 #include "parameter_repulsion/parameter_repulsion.h"
 

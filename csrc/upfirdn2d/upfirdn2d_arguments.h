@@ -36,8 +36,9 @@ inline Arguments arguments(const Tensor& x, const Tensor& f, int64_t up_x, int64
                   "upfirdn2d: up, down and the output size must be positive");
   const bool channels_last = is_channels_last(x);
   const int64_t size[4] = {x.size(0), x.size(1), out_h, out_w};
-  const Tensor y = with_huge_pages(torch::stable::empty({size, 4}, x.scalar_type(), std::nullopt, x.device(), std::nullopt,
-                                        channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous));
+  const Tensor y =
+      with_huge_pages(torch::stable::empty({size, 4}, x.scalar_type(), std::nullopt, x.device(), std::nullopt,
+                                           channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous));
   return {x,
           f,
           y,

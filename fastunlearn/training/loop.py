@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from .. import ops
 from ..config import require_range
 from ..errors import FastUnlearnError
 from ..files import state_sha256
@@ -79,8 +80,7 @@ class Average:
     @torch.no_grad()
     def update(self) -> None:
         """One step."""
-        target, source = list(self.target.parameters()), list(self.source.parameters())
-        torch._foreach_lerp_(target, source, 1 - self.decay)
+        ops.ema_update(self.target.parameters(), self.source.parameters(), self.decay)
         for to, buffer in zip(self.target.buffers(), self.source.buffers(), strict=True):
             to.copy_(buffer)
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from .. import registry
+from ..lists import check_lists
 from . import stored_gradient
-from .lists import check_lists
 from .reference import ewc_gradient, ewc_penalty_reference, result_dtype
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..ewc_penalty.lists import check_lists, check_weights
+from ..lists import check_lists, check_weights
 
 
 class AnchorMean:

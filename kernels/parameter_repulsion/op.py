@@ -9,8 +9,8 @@ from torch import Tensor
 
 from .. import registry
 from ..ewc_penalty import stored_gradient
-from ..ewc_penalty.lists import check_lists, check_weights
 from ..ewc_penalty.reference import result_dtype
+from ..lists import check_lists, check_weights
 from .anchor_mean import AnchorMean
 from .reference import loss, parameter_repulsion_reference, repulsion_gradient
 

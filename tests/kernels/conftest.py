@@ -93,10 +93,16 @@ def same_bits(a, b) -> bool:
 
 
 def on_cuda(function: Callable) -> Callable:
-    """The function, with arguments and results moved to the GPU and back."""
+    """The function, with arguments and results moved to the GPU and back; without results it changes its arguments."""
 
     def call(*args, **kwargs):
         to_cuda = functools.partial(tree_map, lambda x: x.cuda() if isinstance(x, torch.Tensor) else x)
-        return tree_map(lambda y: y.cpu(), function(*to_cuda(args), **to_cuda(kwargs)))
+        moved = to_cuda(args)
+        results = function(*moved, **to_cuda(kwargs))
+        if results is None:
+            for here, there in zip(tree_leaves(args), tree_leaves(moved), strict=True):
+                if isinstance(here, torch.Tensor) and not torch.equal(here, there.cpu()):
+                    here.copy_(there)
+        return tree_map(lambda y: y.cpu(), results)
 
     return call

@@ -16,7 +16,7 @@
 #include "common/checks.h"
 #include "common/dtype.h"
 #include "common/memory.h"
-#include "ewc_penalty/parameter.h"
+#include "common/parameter.h"
 
 namespace fastunlearn {
 
