@@ -6,7 +6,7 @@
 
 namespace fastunlearn::parameter_repulsion {
 
-__global__ void __launch_bounds__(weighted_square::block_threads)
+__global__ void __launch_bounds__(block_threads)
     parameter_repulsion_kernel(const double* sums, int64_t count, const Loss loss, void* value, void* distance,
                                bool is_double, double* slope) {
   const double sum = weighted_square::sum_of_sums(sums, count);
