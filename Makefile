@@ -46,6 +46,7 @@ lint: $(READY)
 
 table-mnist: $(READY)
 	$(BIN)/python benchmarks/table_mnist.py --out runs/table-mnist
+	$(BIN)/python benchmarks/table_mnist.py --out runs/table-mnist --sweep
 
 clean:
 	rm -rf build dist *.egg-info fastunlearn/*.so $(VENV)/.ready-*
