@@ -67,8 +67,6 @@ def sweep_cells() -> list[Cell]:
         "no negatives, as printed": ("--negatives", "0"),
         "1 in 16 negatives": ("--negatives", "0.0625"),
         "no repulsion": ("--gamma", "0"),
-        "il2, γ = 4000": ("--repulsion", "il2", "--gamma", "4000"),
-        "constant learning rate": ("--lr-decay", "0"),
     }
     return [Cell(name, 4, max(SEEDS) + 1, flags, "selection") for name, flags in changes.items()]
 
