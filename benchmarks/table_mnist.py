@@ -2,7 +2,7 @@
 
 Every cell is one ``fastunlearn unlearn`` with the bundle's shipped settings and one ``fastunlearn evaluate`` on
 15,000 paired latents, in a folder of its own. A finished cell is not run again and an interrupted one is resumed, so
-the same command continues after anything. ``--sweep`` runs instead the settings among which the defaults were chosen,
+the same command continues after anything. ``--sweep`` runs instead single changes to these settings,
 with a seed and on latents that the table does not use, and draws PUL against FID.
 
     python benchmarks/table_mnist.py --out runs/table-mnist [--jobs 2] [--sweep]
@@ -64,7 +64,7 @@ def sweep_cells() -> list[Cell]:
     """The shipped settings and single changes to them, on the digit that costs the most quality."""
     changes = {
         SHIPPED: (),
-        "no negatives, as printed": ("--negatives", "0"),
+        "no negatives": ("--negatives", "0"),
         "1 in 16 negatives": ("--negatives", "0.0625"),
         "no repulsion": ("--gamma", "0"),
     }

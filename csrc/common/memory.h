@@ -12,8 +12,8 @@
 namespace fastunlearn {
 
 // An allocator takes a block of many megabytes fresh from the system, and the first write to each of its 4 KB pages
-// is a fault that costs more than the write. Asking for pages of 2 MB makes that 500 times fewer; where the system
-// has none to give, nothing changes.
+// is a fault that costs more than the write. Asking for pages of 2 MB makes that 500 times fewer. It is advice: the
+// system may ignore it, or take time to find such a page.
 inline torch::stable::Tensor with_huge_pages(torch::stable::Tensor tensor) {
 #if defined(MADV_HUGEPAGE)
   constexpr uintptr_t page = uintptr_t{2} << 20;

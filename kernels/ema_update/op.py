@@ -31,7 +31,7 @@ def ema_update(averages: Iterable[Tensor], params: Iterable[Tensor], decay: floa
         equal to the bit; half precision is computed in float32 and rounded once.
 
     Source:
-        Polyak averaging as in Karras et al., arXiv 1710.10196, Section 4.
+        Polyak averaging as in Karras et al., arXiv 1710.10196.
     """
     averages, params = check_lists("ema_update", averages, params=params)
     if not 0 <= decay <= 1:

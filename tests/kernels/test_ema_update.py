@@ -109,7 +109,9 @@ def test_autograd_notices_a_changed_average():
 
 def test_nothing_to_do():
     ema_update([], [], 0.5)
-    ema_update([torch.zeros(0)], [torch.zeros(0)], 0.5)
+    empty = torch.zeros(0)
+    ema_update([empty], [torch.zeros(0)], 0.5)
+    assert empty.shape == (0,)
 
 
 @pytest.mark.parametrize(
