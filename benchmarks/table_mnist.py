@@ -66,7 +66,16 @@ def sweep_cells() -> list[Cell]:
         SHIPPED: (),
         "no negatives": ("--negatives", "0"),
         "1 in 16 negatives": ("--negatives", "0.0625"),
+        "1 in 4 negatives": ("--negatives", "0.25"),
         "no repulsion": ("--gamma", "0"),
+        "ten times the repulsion": ("--gamma", "100"),
+        "il2": ("--repulsion", "il2", "--gamma", "4000"),
+        "nl2": ("--repulsion", "nl2", "--gamma", "0.003"),
+        "three adapted models": ("--n-adapted", "3"),
+        "constant learning rate": ("--lr-decay", "0"),
+        "half the learning rate": ("--lr", "0.001"),
+        "R1 of 1": ("--r1", "1"),
+        "40,000 feedback images": ("--n-feedback", "40000"),
     }
     return [Cell(name, 4, max(SEEDS) + 1, flags, "selection") for name, flags in changes.items()]
 

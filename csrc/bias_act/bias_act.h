@@ -30,6 +30,16 @@ struct Extent {
   C10_HOST_DEVICE int64_t numel() const { return outer * channels * inner; }
 };
 
+// Where an activation has one slope on each side of 0, the sign of y / gain is all that its backward needs: bit i % 32
+// of word i / 32, for element i in memory order.
+constexpr int sign_bits = 32;
+constexpr bool has_two_slopes(Activation a) {
+  return a == Activation::relu || a == Activation::lrelu;
+}
+inline int64_t sign_words(int64_t numel) {
+  return (numel + sign_bits - 1) / sign_bits;
+}
+
 // act(u)
 template <Activation A, typename R>
 C10_HOST_DEVICE inline R activate(R u, R alpha) {

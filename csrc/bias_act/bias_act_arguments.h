@@ -27,28 +27,46 @@ inline Extent extent_along(const Tensor& dense, int64_t dim, bool needed) {
   return needed ? extent_of(dense.numel(), dense.size(dim), dense.stride(dim)) : extent_of(dense.numel(), 1, 1);
 }
 
+// Signs do not say where a clamp was reached.
+inline void check_signs(const std::string& act, double clamp, const char* op) {
+  const bool known = dispatch_activation(act.c_str(), [&](auto activation) {
+    STD_TORCH_CHECK(has_two_slopes(activation.value) && clamp < 0, op, ": signs are for relu and lrelu without clamp");
+  });
+  STD_TORCH_CHECK(known, op, ": unknown activation ", act);
+}
+
 // Arguments of the forward pass, ready for a kernel. x may be y itself: a strided x was copied there.
 struct Forward {
-  Tensor y, x;
+  Tensor y, signs, x;
   const void* b;
   Extent extent;
 
-  Forward(const Tensor& input, const std::optional<Tensor>& bias, int64_t dim)
+  Forward(const Tensor& input, const std::optional<Tensor>& bias, int64_t dim, const std::string& act, double clamp,
+          bool wants_signs)
       : y(with_huge_pages(torch::stable::empty_like(input))),
+        signs(torch::stable::new_empty(input, {wants_signs ? bias_act::sign_words(y.numel()) : 0}, ScalarType::Int)),
         x(input),
         b(bias_pointer(bias, input, dim, "bias_act")),
         extent(extent_along(y, dim, b != nullptr)) {
+    if (wants_signs) check_signs(act, clamp, "bias_act");
     if (!same_layout(x, y)) x = torch::stable::copy_(y, input);
+  }
+
+  // Null if no signs are wanted (or there are none).
+  uint32_t* sign_words() const {
+    return signs.numel() == 0 ? nullptr : static_cast<uint32_t*>(signs.mutable_data_ptr());
   }
 };
 
 // Arguments of the backward pass; everything lies in memory as grad_x does.
 struct Backward {
   Tensor grad_x, grad_b, grad_y, ref;
+  const uint32_t* signs = nullptr;  // read in place of ref, unless null
   const void* b;
   Extent extent;
 
-  Backward(const Tensor& grad, const Tensor& reference, const std::optional<Tensor>& bias, int64_t dim, bool reduce,
+  Backward(const Tensor& grad, const Tensor& reference, const std::optional<Tensor>& sign_words,
+           const std::optional<Tensor>& bias, int64_t dim, const std::string& act, double clamp, bool reduce,
            const char* op)
       : grad_x(with_huge_pages(torch::stable::empty_like(reference))),
         grad_y(grad),
@@ -59,7 +77,14 @@ struct Backward {
     STD_TORCH_CHECK(!reduce || (dim >= 0 && dim < reference.dim()), op, ": dim must be a dimension of ref");
     grad_b = torch::stable::new_empty(reference, {reduce ? reference.size(dim) : 0});
     extent = extent_along(grad_x, dim, reduce || b != nullptr);
-    if (!same_layout(ref, grad_x)) {
+    if (sign_words) {
+      check_signs(act, clamp, op);
+      STD_TORCH_CHECK(sign_words->scalar_type() == ScalarType::Int && sign_words->is_contiguous() &&
+                          sign_words->numel() == bias_act::sign_words(reference.numel()) &&
+                          sign_words->device() == reference.device() && same_layout(reference, grad_x),
+                      op, ": signs must be those of a dense ref");
+      signs = static_cast<const uint32_t*>(sign_words->const_data_ptr());
+    } else if (!same_layout(ref, grad_x)) {
       ref = torch::stable::empty_like(grad_x);
       torch::stable::copy_(ref, reference);
     }

@@ -2,19 +2,25 @@
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
-#include <array>
 #include <tuple>
 #include <type_traits>
 #include <vector>
 
 #include "bias_act/bias_act_arguments.h"
+#include "bias_act/signs_cpu.h"
 #include "common/launch.h"
+#include "common/memory.h"
 
 namespace fastunlearn::bias_act {
 namespace {
 
-// Partial sums of a row, so that the compiler can add in vectors without changing the order of any sum.
-constexpr int lanes = 16;
+// Partial sums of a row, so that the compiler can add in vectors without changing the order of any sum; enough of them
+// that one addition does not wait for the last.
+constexpr int lanes = 32;
+
+// Elements that are converted, streamed or given signs at once; they stay in the first-level cache.
+constexpr int64_t tile = 512;
+static_assert(tile % sign_bits == 0);
 
 // The kernels work on memory elements [begin, end) of [outer, channels, inner], in the arithmetic type R. Pointers are
 // to element `begin`; the bias and the sums are those of the whole tensor.
@@ -26,6 +32,7 @@ FASTUNLEARN_CLONES void forward_rows(const R* x, const R* b, R* y, int64_t begin
   for (int64_t row = begin / extent.inner; begin < end; ++row) {
     const int64_t n = std::min(end, (row + 1) * extent.inner) - begin;
     const R bias = b ? b[row % extent.channels] : R(0);
+    FASTUNLEARN_NO_DEPENDENCE
     for (int64_t i = 0; i < n; ++i) y[i] = forward_element<A>(x[i], bias, p);
     x += n, y += n, begin += n;
   }
@@ -37,36 +44,35 @@ FASTUNLEARN_CLONES void forward_columns(const R* x, const R* b, R* y, int64_t be
                                         Parameters<R> p) {
   for (int64_t channel = begin % extent.channels; begin < end; channel = 0) {
     const int64_t n = std::min(end - begin, extent.channels - channel);
+    FASTUNLEARN_NO_DEPENDENCE
     for (int64_t i = 0; i < n; ++i) y[i] = forward_element<A>(x[i], b[channel + i], p);
     x += n, y += n, begin += n;
   }
 }
 
-// inner > 1; `sums`, unless null, gets the sum of every row added.
+template <typename R>
+__attribute__((always_inline)) inline R sum_of(const R* values, int64_t n) {
+  R sum[lanes] = {};
+  for (; n >= lanes; values += lanes, n -= lanes) {
+    for (int lane = 0; lane < lanes; ++lane) sum[lane] += values[lane];
+  }
+  for (int64_t lane = 0; lane < n; ++lane) sum[lane] += values[lane];
+  for (int half = lanes / 2; half > 0; half /= 2) {
+    for (int lane = 0; lane < half; ++lane) sum[lane] += sum[lane + half];
+  }
+  return sum[0];
+}
+
+// inner > 1; `sums`, unless null, gets the sum of every row added: from the cache, since kernels work tile by tile.
 template <Activation A, typename R>
 FASTUNLEARN_CLONES void backward_rows(const R* grad_y, const R* ref, const R* b, R* grad_x, R* sums, int64_t begin,
                                       int64_t end, Extent extent, Parameters<R> p) {
   for (int64_t row = begin / extent.inner; begin < end; ++row) {
     const int64_t n = std::min(end, (row + 1) * extent.inner) - begin;
     const R bias = b ? b[row % extent.channels] : R(0);
-    R sum[lanes] = {};
-    int64_t i = 0;
-    for (; i + lanes <= n; i += lanes) {
-      for (int lane = 0; lane < lanes; ++lane) {
-        const R g = backward_element<A>(grad_y[i + lane], ref[i + lane], bias, p);
-        grad_x[i + lane] = g;
-        sum[lane] += g;
-      }
-    }
-    for (int lane = 0; i < n; ++i, ++lane) {
-      const R g = backward_element<A>(grad_y[i], ref[i], bias, p);
-      grad_x[i] = g;
-      sum[lane] += g;
-    }
-    if (sums) {
-      for (int lane = 1; lane < lanes; ++lane) sum[0] += sum[lane];
-      sums[row] += sum[0];
-    }
+    FASTUNLEARN_NO_DEPENDENCE
+    for (int64_t i = 0; i < n; ++i) grad_x[i] = backward_element<A>(grad_y[i], ref[i], bias, p);
+    if (sums) sums[row] += sum_of(grad_x, n);
     grad_y += n, ref += n, grad_x += n, begin += n;
   }
 }
@@ -77,10 +83,13 @@ FASTUNLEARN_CLONES void backward_columns(const R* grad_y, const R* ref, const R*
                                          int64_t end, Extent extent, Parameters<R> p) {
   for (int64_t channel = begin % extent.channels; begin < end; channel = 0) {
     const int64_t n = std::min(end - begin, extent.channels - channel);
+    FASTUNLEARN_NO_DEPENDENCE
     for (int64_t i = 0; i < n; ++i) {
-      const R g = backward_element<A>(grad_y[i], ref[i], b ? b[channel + i] : R(0), p);
-      grad_x[i] = g;
-      if (sums) sums[channel + i] += g;
+      grad_x[i] = backward_element<A>(grad_y[i], ref[i], b ? b[channel + i] : R(0), p);
+    }
+    if (sums) {
+      FASTUNLEARN_NO_DEPENDENCE
+      for (int64_t i = 0; i < n; ++i) sums[channel + i] += grad_x[i];
     }
     grad_y += n, ref += n, grad_x += n, begin += n;
   }
@@ -91,109 +100,156 @@ FASTUNLEARN_CLONES void convert(const From* from, To* to, int64_t n) {
   for (int64_t i = 0; i < n; ++i) to[i] = static_cast<To>(from[i]);
 }
 
-// Calls body(inputs, output, begin, end) with pointers to element `begin` in the arithmetic type. Half types pass
-// through buffers, cut at multiples of `tile` of the whole tensor: where a row is cut, and so its sum, depends on no
-// thread.
-template <size_t N, typename T, typename Body>
-void in_arithmetic_type(std::array<const T*, N> inputs, T* output, int64_t begin, int64_t end, const Body& body) {
-  using R = accumulate_t<T>;
-  std::array<const R*, N> pointers;
+// Elements [begin, stop) in the arithmetic type: where they are, or converted into the buffer.
+template <typename T, typename R>
+const R* read(const T* data, int64_t begin, int64_t stop, R* buffer) {
   if constexpr (std::is_same_v<T, R>) {
-    for (size_t k = 0; k < N; ++k) pointers[k] = inputs[k] + begin;
-    body(pointers, output + begin, begin, end);
+    return data + begin;
   } else {
-    constexpr int64_t tile = 1024;
-    R buffers[N][tile];
-    while (begin < end) {
-      const int64_t stop = std::min(end, (begin / tile + 1) * tile);
-      for (size_t k = 0; k < N; ++k) {
-        convert(inputs[k] + begin, buffers[k], stop - begin);
-        pointers[k] = buffers[k];
-      }
-      body(pointers, buffers[0], begin, stop);
-      convert(buffers[0], output + begin, stop - begin);
-      begin = stop;
-    }
+    convert(data + begin, buffer, stop - begin);
+    return buffer;
   }
 }
 
+// One result, written tile by tile: in place, or through a buffer where it is of another type or streamed.
+template <typename T, typename R>
+class Result {
+ public:
+  Result(T* data, int64_t numel) : data_(data), stream_(streams(numel * sizeof(T))) {}
+  ~Result() {
+    if (stream_) end_streams();
+  }
+
+  // Where the kernel shall put elements from `begin` on.
+  R* place(int64_t begin) {
+    if constexpr (std::is_same_v<T, R>) {
+      if (!stream_) return data_ + begin;
+    }
+    return buffer_;
+  }
+
+  // The kernel has put them there.
+  void finish(int64_t begin, int64_t stop) {
+    if constexpr (std::is_same_v<T, R>) {
+      if (stream_) stream(buffer_, data_ + begin, (stop - begin) * sizeof(T));
+    } else {
+      convert(buffer_, data_ + begin, stop - begin);
+    }
+  }
+
+ private:
+  T* data_;
+  bool stream_;
+  alignas(64) R buffer_[tile];
+};
+
+// Calls body(begin, stop) for the tiles of [begin, end). They are cut at multiples of `tile` of the whole tensor: where
+// a row is cut, and so its sum, depends on no thread.
+template <typename Body>
+void for_tiles(int64_t begin, int64_t end, const Body& body) {
+  while (begin < end) {
+    const int64_t stop = std::min(end, (begin / tile + 1) * tile);
+    body(begin, stop);
+    begin = stop;
+  }
+}
+
+// How a tensor is walked: rows of few channels are joined to longer ones, of which the last may end early.
+Extent joined_rows(Extent extent) {
+  constexpr int64_t short_row = 64;
+  if (extent.inner > 1 || extent.channels == 0 || extent.channels >= short_row) return extent;
+  const int64_t rows = (short_row + extent.channels - 1) / extent.channels;
+  return {(extent.outer + rows - 1) / rows, extent.channels * rows, 1};
+}
+
+// b in the arithmetic type along a joined row; empty where there is none.
+template <typename T, typename R>
+std::vector<R> joined_bias(const void* b, Extent extent) {
+  std::vector<R> joined;
+  if (const T* source = static_cast<const T*>(b)) {
+    joined.resize(joined_rows(extent).channels);
+    for (size_t i = 0; i < joined.size(); ++i) joined[i] = R(source[i % extent.channels]);
+  }
+  return joined;
+}
+
+// n elements, walked as `extent`. `signs` is null or gets the signs of y.
 template <Activation A, typename T, typename R>
-void forward(const T* x, const R* b, T* y, Extent extent, Parameters<R> p) {
+void forward(const T* x, const R* b, T* y, uint32_t* signs, int64_t n, Extent extent, Parameters<R> p) {
   const auto kernel = extent.inner == 1 && b ? forward_columns<A, R> : forward_rows<A, R>;
-  parallel_range(extent.numel(), 1, [&](int64_t begin, int64_t end) {
-    in_arithmetic_type<1, T>({x}, y, begin, end, [&](const auto& in, R* out, int64_t from, int64_t to) {
-      kernel(in[0], b, out, from, to, extent, p);
+  parallel_range((n + tile - 1) / tile, tile, [&](int64_t first, int64_t last) {
+    R buffer[tile];
+    Result<T, R> result(y, n);
+    for_tiles(first * tile, std::min(n, last * tile), [&](int64_t begin, int64_t stop) {
+      R* out = result.place(begin);
+      kernel(read(x, begin, stop, buffer), b, out, begin, stop, extent, p);
+      if (signs) write_signs(out, stop - begin, p.gain, signs + begin / sign_bits);
+      result.finish(begin, stop);
     });
   });
 }
 
+// Elements [begin, end) of n. `signs`, unless null, is read in place of ref.
 template <Activation A, typename T, typename R>
-void backward(const T* grad_y, const T* ref, const R* b, T* grad_x, R* sums, int64_t begin, int64_t end, Extent extent,
-              Parameters<R> p) {
+void backward(const T* grad_y, const T* ref, const uint32_t* signs, const R* b, T* grad_x, R* sums, int64_t begin,
+              int64_t end, int64_t n, Extent extent, Parameters<R> p) {
   const auto kernel = extent.inner == 1 && (b || sums) ? backward_columns<A, R> : backward_rows<A, R>;
-  in_arithmetic_type<2, T>({grad_y, ref}, grad_x, begin, end, [&](const auto& in, R* out, int64_t from, int64_t to) {
-    kernel(in[0], in[1], b, out, sums, from, to, extent, p);
+  R grad_buffer[tile], ref_buffer[tile + sign_bits];
+  Result<T, R> result(grad_x, n);
+  for_tiles(begin, end, [&](int64_t from, int64_t to) {
+    const R* outputs = signs ? read_signs(signs, from, to, p.gain, ref_buffer) : read(ref, from, to, ref_buffer);
+    kernel(read(grad_y, from, to, grad_buffer), outputs, b, result.place(from), sums, from, to, extent, p);
+    result.finish(from, to);
   });
 }
 
-// The same over the whole tensor with grad_b. Partial sums are cut by shape, and added in order in double.
+// The same over the whole tensor, with the sums of every channel of a walked row. They are cut by shape, and added in
+// order in double.
 template <Activation A, typename T, typename R>
-void backward_with_sums(const T* grad_y, const T* ref, const R* b, T* grad_x, T* grad_b, Extent extent,
-                        Parameters<R> p) {
+std::vector<double> backward_with_sums(const T* grad_y, const T* ref, const uint32_t* signs, const R* b, T* grad_x,
+                                       int64_t n, Extent extent, Parameters<R> p) {
   constexpr int64_t rows_per_sum = 256;
   const bool columns = extent.inner == 1;
   const int64_t parts = columns ? (extent.outer + rows_per_sum - 1) / rows_per_sum : extent.outer;
   std::vector<R> sums(parts * extent.channels);
   if (columns) {
-    const int64_t per_part = rows_per_sum * extent.channels, numel = extent.numel();
+    const int64_t per_part = rows_per_sum * extent.channels;
     parallel_range(parts, per_part, [&](int64_t first, int64_t last) {
       for (int64_t part = first; part < last; ++part) {
-        backward<A>(grad_y, ref, b, grad_x, &sums[part * extent.channels], part * per_part,
-                    std::min(numel, (part + 1) * per_part), extent, p);
+        backward<A>(grad_y, ref, signs, b, grad_x, &sums[part * extent.channels], part * per_part,
+                    std::min(n, (part + 1) * per_part), n, extent, p);
       }
     });
   } else {
     parallel_range(parts * extent.channels, extent.inner, [&](int64_t first, int64_t last) {
-      backward<A>(grad_y, ref, b, grad_x, sums.data(), first * extent.inner, last * extent.inner, extent, p);
+      backward<A>(grad_y, ref, signs, b, grad_x, sums.data(), first * extent.inner, last * extent.inner, n, extent, p);
     });
   }
-  for (int64_t c = 0; c < extent.channels; ++c) {
-    double total = 0;
-    for (int64_t part = 0; part < parts; ++part) total += sums[part * extent.channels + c];
-    grad_b[c] = T(R(total));
-  }
+  std::vector<double> totals(extent.channels);
+  for (size_t i = 0; i < sums.size(); ++i) totals[i % totals.size()] += sums[i];
+  return totals;
 }
 
-// The bias in the arithmetic type; `widened` keeps what had to be converted.
-template <typename T, typename R>
-const R* widen(const void* b, int64_t n, std::vector<R>& widened) {
-  const T* source = static_cast<const T*>(b);
-  if constexpr (std::is_same_v<T, R>) {
-    return source;
-  } else {
-    if (source) widened.assign(source, source + n);
-    return source ? widened.data() : nullptr;
-  }
-}
-
-Tensor bias_act_cpu(const Tensor& x, const std::optional<Tensor>& b, int64_t dim, const std::string& act, double alpha,
-                    double gain, double clamp) {
-  const Forward f(x, b, dim);
+std::tuple<Tensor, Tensor> bias_act_cpu(const Tensor& x, const std::optional<Tensor>& b, int64_t dim,
+                                        const std::string& act, double alpha, double gain, double clamp, bool signs) {
+  const Forward f(x, b, dim, act, clamp, signs);
   dispatch(x, act, "bias_act", [&](auto zero, auto activation) {
     using T = decltype(zero);
     using R = accumulate_t<T>;
-    std::vector<R> widened;
-    forward<activation.value>(static_cast<const T*>(f.x.const_data_ptr()), widen<T>(f.b, f.extent.channels, widened),
-                              static_cast<T*>(f.y.mutable_data_ptr()), f.extent, parameters<R, T>(alpha, gain, clamp));
+    const std::vector<R> bias = joined_bias<T, R>(f.b, f.extent);
+    forward<activation.value>(static_cast<const T*>(f.x.const_data_ptr()), f.b ? bias.data() : nullptr,
+                              static_cast<T*>(f.y.mutable_data_ptr()), f.sign_words(), f.extent.numel(),
+                              joined_rows(f.extent), parameters<R, T>(alpha, gain, clamp));
   });
-  return f.y;
+  return {f.y, f.signs};
 }
 
 std::tuple<Tensor, Tensor> bias_act_backward_cpu(const Tensor& grad_y, const Tensor& ref,
-                                                 const std::optional<Tensor>& b, int64_t dim, const std::string& act,
-                                                 double alpha, double gain, double clamp, bool reduce) {
+                                                 const std::optional<Tensor>& signs, const std::optional<Tensor>& b,
+                                                 int64_t dim, const std::string& act, double alpha, double gain,
+                                                 double clamp, bool reduce) {
   const char* op = "bias_act_backward";
-  const Backward f(grad_y, ref, b, dim, reduce, op);
+  const Backward f(grad_y, ref, signs, b, dim, act, clamp, reduce, op);
   dispatch(ref, act, op, [&](auto zero, auto activation) {
     using T = decltype(zero);
     using R = accumulate_t<T>;
@@ -201,15 +257,22 @@ std::tuple<Tensor, Tensor> bias_act_backward_cpu(const Tensor& grad_y, const Ten
     const T* grad = static_cast<const T*>(f.grad_y.const_data_ptr());
     const T* reference = static_cast<const T*>(f.ref.const_data_ptr());
     T* grad_x = static_cast<T*>(f.grad_x.mutable_data_ptr());
-    std::vector<R> widened;
-    const R* bias = widen<T>(f.b, f.extent.channels, widened);
-    if (reduce) {
-      T* grad_b = static_cast<T*>(f.grad_b.mutable_data_ptr());
-      backward_with_sums<activation.value>(grad, reference, bias, grad_x, grad_b, f.extent, p);
-    } else {
-      parallel_range(f.extent.numel(), 1, [&](int64_t begin, int64_t end) {
-        backward<activation.value, T, R>(grad, reference, bias, grad_x, nullptr, begin, end, f.extent, p);
+    const std::vector<R> joined = joined_bias<T, R>(f.b, f.extent);
+    const R* bias = f.b ? joined.data() : nullptr;
+    const int64_t n = f.extent.numel(), channels = f.extent.channels;
+    const Extent extent = joined_rows(f.extent);
+    if (!reduce) {
+      parallel_range(n, 1, [&](int64_t begin, int64_t end) {
+        backward<activation.value, T, R>(grad, reference, f.signs, bias, grad_x, nullptr, begin, end, n, extent, p);
       });
+      return;
+    }
+    const auto totals = backward_with_sums<activation.value>(grad, reference, f.signs, bias, grad_x, n, extent, p);
+    T* grad_b = static_cast<T*>(f.grad_b.mutable_data_ptr());
+    for (int64_t c = 0; c < channels; ++c) {
+      double total = 0;
+      for (int64_t i = c; i < extent.channels; i += channels) total += totals[i];
+      grad_b[c] = T(R(total));
     }
   });
   return {f.grad_x, f.grad_b};

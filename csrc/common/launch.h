@@ -17,6 +17,15 @@
 #define FASTUNLEARN_CLONES
 #endif
 
+// Before a loop whose iterations touch no common element: inputs and outputs are the same memory or apart.
+#if defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__)
+#define FASTUNLEARN_NO_DEPENDENCE _Pragma("GCC ivdep")
+#elif defined(__clang__)
+#define FASTUNLEARN_NO_DEPENDENCE _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define FASTUNLEARN_NO_DEPENDENCE
+#endif
+
 namespace fastunlearn {
 
 // Calls body(begin, end) over [0, n), in parallel once there is enough to do: `cost` is the number of elements that

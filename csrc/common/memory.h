@@ -1,12 +1,17 @@
-// Where the pages of large results on the CPU come from.
+// Large results on the CPU: where their pages come from, and how they are written.
 #pragma once
 
 #include <torch/csrc/stable/tensor.h>
 
 #include <cstdint>
+#include <cstring>
 
 #if defined(__linux__)
 #include <sys/mman.h>
+#endif
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__CUDACC__)
+#include <immintrin.h>
+#define FASTUNLEARN_STREAMS 1
 #endif
 
 namespace fastunlearn {
@@ -24,5 +29,39 @@ inline torch::stable::Tensor with_huge_pages(torch::stable::Tensor tensor) {
 #endif
   return tensor;
 }
+
+// Whether a result of this size is worth writing past the caches: it would push out everything else and be gone from
+// them before it is read, and a store of a whole line into memory need not read that line first.
+inline bool streams(int64_t bytes) {
+#if defined(FASTUNLEARN_STREAMS)
+  static const bool whole_lines = __builtin_cpu_supports("avx512f");
+  return whole_lines && bytes >= int64_t{8} << 20;
+#else
+  return bytes < 0;
+#endif
+}
+
+// memcpy past the caches, where streams() allows it; fast where `to` lies on a cache line. Other threads may read what
+// was written after end_streams().
+#if defined(FASTUNLEARN_STREAMS)
+__attribute__((target("avx512f"))) inline void stream(const void* from, void* to, int64_t bytes) {
+  constexpr int64_t line = 64;
+  if (reinterpret_cast<uintptr_t>(to) % line == 0) {
+    auto* out = static_cast<__m512i*>(to);
+    const auto* in = static_cast<const __m512i*>(from);
+    for (; bytes >= line; bytes -= line) _mm512_stream_si512(out++, _mm512_loadu_si512(in++));
+    to = out, from = in;
+  }
+  std::memcpy(to, from, bytes);
+}
+inline void end_streams() {
+  _mm_sfence();
+}
+#else
+inline void stream(const void* from, void* to, int64_t bytes) {
+  std::memcpy(to, from, bytes);
+}
+inline void end_streams() {}
+#endif
 
 }  // namespace fastunlearn

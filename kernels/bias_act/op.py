@@ -6,27 +6,27 @@ import torch
 from torch import Tensor
 
 from .. import registry
-from .reference import along, bias_act_backward_reference, bias_act_reference, slope, sum_to
+from .reference import along, bias_act_backward_reference, bias_act_reference, sign_words, slope, sum_to
 
 
 class Activation(NamedTuple):
-    """Defaults of one activation, and whether its slope changes inside its pieces."""
+    """Defaults of one activation, and its number of slopes; None where the slope changes all along."""
 
     alpha: float
     gain: float
-    curved: bool
+    slopes: int | None = None
 
 
 ACTIVATIONS = {
-    "linear": Activation(0.0, 1.0, False),
-    "relu": Activation(0.0, 2**0.5, False),
-    "lrelu": Activation(0.2, 2**0.5, False),
-    "tanh": Activation(0.0, 1.0, True),
-    "sigmoid": Activation(0.0, 1.0, True),
-    "elu": Activation(0.0, 1.0, True),
-    "selu": Activation(0.0, 1.0, True),
-    "softplus": Activation(0.0, 1.0, True),
-    "swish": Activation(0.0, 2**0.5, True),
+    "linear": Activation(0.0, 1.0, slopes=1),
+    "relu": Activation(0.0, 2**0.5, slopes=2),
+    "lrelu": Activation(0.2, 2**0.5, slopes=2),
+    "tanh": Activation(0.0, 1.0),
+    "sigmoid": Activation(0.0, 1.0),
+    "elu": Activation(0.0, 1.0),
+    "selu": Activation(0.0, 1.0),
+    "softplus": Activation(0.0, 1.0),
+    "swish": Activation(0.0, 2**0.5),
 }
 
 
@@ -89,65 +89,80 @@ def bias_act(
         raise ValueError(f"bias_act: alpha must be >= 0, got {alpha}")
     if gain is None:
         gain = spec.gain
-    return _bias_act(x, b, dim, act, alpha, gain, -1.0 if clamp is None else clamp)
+    clamp = -1.0 if clamp is None else clamp
+    differentiated = torch.is_grad_enabled() and (x.requires_grad or (b is not None and b.requires_grad))
+    return _bias_act(x, b, dim, act, alpha, gain, clamp, differentiated and spec.slopes == 2 and clamp < 0)[0]
 
 
-def _fake(x, b, dim, act, alpha, gain, clamp):
-    return torch.empty_like(x)
+def _fake(x, b, dim, act, alpha, gain, clamp, signs):
+    y = torch.empty_like(x)
+    return y, y.new_empty(sign_words(y.numel()) if signs else 0, dtype=torch.int32)
 
 
-def _fake_backward(grad_y, ref, b, dim, act, alpha, gain, clamp, reduce):
+def _fake_backward(grad_y, ref, signs, b, dim, act, alpha, gain, clamp, reduce):
     return torch.empty_like(ref), ref.new_empty(ref.shape[dim] if reduce else 0)
 
 
 def _setup_context(ctx, inputs, output):
-    x, b, *ctx.arguments = inputs
+    x, b, *ctx.arguments, has_signs = inputs
+    y, signs = output
     ctx.has_bias = b is not None
+    ctx.set_materialize_grads(False)  # the signs have none
+    ctx.stride = y.stride()
     if inputs[3] == "swish":
-        ctx.save_for_backward(x, b)
+        ctx.save_for_backward(x, None, b)
     else:
-        ctx.save_for_backward(output, None)
+        ctx.save_for_backward(y, signs if has_signs else None, None)
 
 
-def _backward(ctx, grad_y):
-    ref, b = ctx.saved_tensors
+def _saved_signs(ctx, ref, signs):
+    """The signs, unless a hook on saved tensors moved ref to another order of memory: then they say nothing of it."""
+    return signs if ref.stride() == ctx.stride else None
+
+
+def _backward(ctx, grad_y, _):
+    if grad_y is None:
+        return (None,) * 8
+    ref, signs, b = ctx.saved_tensors
     wants_b = ctx.has_bias and ctx.needs_input_grad[1]
-    grad_x, grad_b = _bias_act_backward(grad_y, ref, b, *ctx.arguments, wants_b)
-    return grad_x, grad_b if wants_b else None, None, None, None, None, None
+    signs = _saved_signs(ctx, ref, signs)
+    grad_x, grad_b = _bias_act_backward(grad_y, ref, signs, b, *ctx.arguments, wants_b)
+    return grad_x, grad_b if wants_b else None, None, None, None, None, None, None
 
 
 def _setup_context_backward(ctx, inputs, output):
-    grad_y, ref, b, *ctx.arguments, ctx.reduce = inputs
+    grad_y, ref, signs, b, *ctx.arguments, ctx.reduce = inputs
     ctx.set_materialize_grads(False)  # R1 asks for the gradient of grad_x alone
-    ctx.save_for_backward(grad_y, ref, b)
+    ctx.stride = ref.stride()
+    ctx.save_for_backward(grad_y, ref, signs, b)
 
 
 def _backward_backward(ctx, grad_grad_x, grad_grad_b):
     """The backward is linear in grad_y; a curved activation adds the derivative of its slope."""
-    grad_y, ref, b = ctx.saved_tensors
+    grad_y, ref, signs, b = ctx.saved_tensors
     dim, act = ctx.arguments[:2]
     v = grad_grad_x
     if ctx.reduce and grad_grad_b is not None:
         spread = along(grad_grad_b, ref, dim)
         v = spread.expand_as(ref) if v is None else v + spread
-    grad_grad_y, _ = _bias_act_backward(v, ref, b, *ctx.arguments, False)
+    grad_grad_y, _ = _bias_act_backward(v, ref, _saved_signs(ctx, ref, signs), b, *ctx.arguments, False)
     grad_ref = grad_b = None
-    if ACTIVATIONS[act].curved:
+    if ACTIVATIONS[act].slopes is None:
         grad_ref = v * grad_y * slope(ref, b, *ctx.arguments, order=2)
         grad_b = sum_to(grad_ref, dim) if b is not None else None
-    return grad_grad_y, grad_ref, grad_b, None, None, None, None, None, None
+    return grad_grad_y, grad_ref, None, grad_b, None, None, None, None, None, None
 
 
 _ARGUMENTS = "Tensor? b, int dim, str act, float alpha, float gain, float clamp"
 _bias_act_backward = registry.define(
-    f"bias_act_backward(Tensor grad_y, Tensor ref, {_ARGUMENTS}, bool reduce) -> (Tensor, Tensor)",
+    f"bias_act_backward(Tensor grad_y, Tensor ref, Tensor? signs, {_ARGUMENTS}, bool reduce) -> (Tensor, Tensor)",
     reference=bias_act_backward_reference,
     fake=_fake_backward,
     setup_context=_setup_context_backward,
     backward=_backward_backward,
 )
 _bias_act = registry.define(
-    f"bias_act(Tensor x, {_ARGUMENTS}) -> Tensor",
+    f"bias_act(Tensor x, {_ARGUMENTS}, bool signs) -> (Tensor, Tensor)",
     reference=bias_act_reference,
     fake=_fake,
     setup_context=_setup_context,
@@ -159,7 +174,7 @@ def _reference(x, b=None, dim=1, act="linear", alpha=None, gain=None, clamp=None
     spec = ACTIVATIONS[act]
     alpha = spec.alpha if alpha is None else alpha
     gain = spec.gain if gain is None else gain
-    return bias_act_reference(x, b, dim % x.ndim, act, alpha, gain, -1.0 if clamp is None else clamp)
+    return bias_act_reference(x, b, dim % x.ndim, act, alpha, gain, -1.0 if clamp is None else clamp)[0]
 
 
 IMPLEMENTATIONS = registry.implementations(bias_act, _reference, _bias_act, _bias_act_backward)

@@ -30,17 +30,19 @@ def activate(u: Tensor, act: str, alpha: float) -> Tensor:
 
 
 def bias_act_reference(
-    x: Tensor, b: Tensor | None, dim: int, act: str, alpha: float, gain: float, clamp: float
-) -> Tensor:
-    """y = clip(gain · act(x + b), ±clamp), with every argument given and a negative clamp for none."""
+    x: Tensor, b: Tensor | None, dim: int, act: str, alpha: float, gain: float, clamp: float, signs: bool = False
+) -> tuple[Tensor, Tensor]:
+    """y = clip(gain · act(x + b), ±clamp), with every argument given and a negative clamp for none; and its signs."""
     u = x if b is None else x + along(b, x, dim)
     y = activate(u, act, alpha) * gain
-    return y.clamp(-clamp, clamp) if clamp >= 0 else y
+    y = y.clamp(-clamp, clamp) if clamp >= 0 else y
+    return y, pack_signs(y, gain) if signs else y.new_empty(0, dtype=torch.int32)
 
 
 def bias_act_backward_reference(
     grad_y: Tensor,
     ref: Tensor,
+    signs: Tensor | None,
     b: Tensor | None,
     dim: int,
     act: str,
@@ -50,6 +52,8 @@ def bias_act_backward_reference(
     reduce: bool,
 ) -> tuple[Tensor, Tensor]:
     """grad_x = grad_y · slope(ref), and its sum over every dimension but `dim` (empty unless `reduce`)."""
+    if signs is not None:
+        ref = unpack_signs(signs, ref) * gain
     grad_x = grad_y * slope(ref, b, dim, act, alpha, gain, clamp)
     return grad_x, sum_to(grad_x, dim) if reduce else grad_x.new_empty(0)
 
@@ -91,6 +95,24 @@ def _slope_of_output(a: Tensor, act: str, alpha: float) -> tuple[Tensor, Tensor]
     if act == "selu":
         return torch.where(a >= 0, SELU_SCALE, a + SELU_SCALE * SELU_ALPHA), torch.where(a >= 0, zero, one)
     return -torch.expm1(-a), torch.exp(-a)  # softplus
+
+
+def sign_words(n: int) -> int:
+    """int32 words that hold a bit for each of n elements."""
+    return (n + 31) // 32
+
+
+def pack_signs(y: Tensor, gain: float) -> Tensor:
+    """[sign_words(n)] int32: bit i % 32 of word i // 32 is whether y / gain > 0, for element i of dense y in memory."""
+    positive = y.as_strided((y.numel(),), (1,)) * gain > 0
+    bits = F.pad(positive.long(), (0, -y.numel() % 32)).reshape(-1, 32)
+    return (bits << torch.arange(32, device=y.device)).sum(1).to(torch.int32)
+
+
+def unpack_signs(signs: Tensor, like: Tensor) -> Tensor:
+    """±1 for each bit, in the shape, strides and dtype of dense `like`."""
+    bits = signs.long().unsqueeze(1) >> torch.arange(32, device=signs.device) & 1
+    return (2 * bits - 1).to(like.dtype).as_strided(like.shape, like.stride())
 
 
 def along(b: Tensor, x: Tensor, dim: int) -> Tensor:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from fastunlearn.kernels.bias_act import IMPLEMENTATIONS, bias_act
 from fastunlearn.kernels.bias_act.op import ACTIVATIONS
+from fastunlearn.kernels.bias_act.reference import pack_signs
 from harness import (
     DTYPES,
     LAYOUTS,
@@ -153,17 +154,22 @@ def test_a_broken_constant_is_seen(implementation, broken):
 def test_opcheck(act, layout):
     x, b = make((2, 3, 4, 5))
     x = LAYOUTS[layout](x.detach()).requires_grad_()
-    arguments = (b, 1, act, 0.2, 2**0.5, 0.9)
-    torch.library.opcheck(torch.ops.fastunlearn.bias_act.default, (x, *arguments))
-    for reduce in (False, True):
-        operator = torch.ops.fastunlearn.bias_act_backward.default
-        torch.library.opcheck(operator, (torch.randn_like(x).requires_grad_(), x, *arguments, reduce))
+    forward, backward = torch.ops.fastunlearn.bias_act.default, torch.ops.fastunlearn.bias_act_backward.default
+    for clamp, signs in [(0.9, False), (-1.0, act == "lrelu")]:
+        arguments = (b, 1, act, 0.2, 2**0.5, clamp)
+        torch.library.opcheck(forward, (x, *arguments, signs))
+        y, words = forward(x.detach(), *arguments, signs)
+        for reduce in (False, True):
+            grad = torch.randn_like(y).requires_grad_()
+            torch.library.opcheck(
+                backward, (grad, y.detach().requires_grad_(), words if signs else None, *arguments, reduce)
+            )
 
 
 def test_registered_op_has_gradients_without_the_python_function():
     x, b = make((2, 3, 2, 2), torch.float64)
     arguments = (1, "swish", 0.0, 1.3, -1.0)
-    gradients_agree(lambda x, b: torch.ops.fastunlearn.bias_act(x, b, *arguments), x, b)
+    gradients_agree(lambda x, b: torch.ops.fastunlearn.bias_act(x, b, *arguments, False)[0], x, b)
 
 
 def test_compiles_to_one_graph():
@@ -205,9 +211,56 @@ def test_wrong_arguments(arguments, error, message):
 def test_kernel_refuses_what_its_pointers_could_not_bear():
     x, b = torch.zeros(2, 3), torch.zeros(4)
     arguments = (1, "lrelu", 0.2, 1.0, -1.0)
+    forward, backward = torch.ops.fastunlearn.bias_act, torch.ops.fastunlearn.bias_act_backward
     with pytest.raises(RuntimeError, match="b must be a contiguous vector along dimension dim of x"):
-        torch.ops.fastunlearn.bias_act(x, b, *arguments)
+        forward(x, b, *arguments, False)
     with pytest.raises(RuntimeError, match="ref must have the shape of grad_y"):
-        torch.ops.fastunlearn.bias_act_backward(x, torch.zeros(2, 4), None, *arguments, False)
+        backward(x, torch.zeros(2, 4), None, None, *arguments, False)
     with pytest.raises(RuntimeError, match="unknown activation gelu"):
-        torch.ops.fastunlearn.bias_act(x, None, 1, "gelu", 0.2, 1.0, -1.0)
+        forward(x, None, 1, "gelu", 0.2, 1.0, -1.0, False)
+    for act, clamp in (("tanh", -1.0), ("lrelu", 0.9)):
+        with pytest.raises(RuntimeError, match="signs are for relu and lrelu without clamp"):
+            forward(x, None, 1, act, 0.2, 1.0, clamp, True)
+    words = torch.zeros(1, dtype=torch.int32)
+    for ref, signs in ((x, words.repeat(2)), (x, words.long()), (torch.zeros(2, 4)[:, :3], words)):
+        with pytest.raises(RuntimeError, match="signs must be those of a dense ref"):
+            backward(x, ref, signs, None, *arguments, False)
+
+
+@pytest.mark.parametrize("act", ["relu", "lrelu"])
+@pytest.mark.parametrize("gain", [None, -1.3])
+@pytest.mark.parametrize(("shape", "layout"), list(itertools.product(SHAPES, LAYOUTS)))
+def test_signs_are_those_of_the_reference(request, implementation, shape, layout, act, gain):
+    """Whole words, the last one's rest, and every order of memory; they give the gradient that y gives."""
+    device = "cuda" if request.node.callspec.params["implementation"] == "cuda" else "cpu"
+    x, b = (t.detach().to(device) for t in make(shape))
+    x = LAYOUTS[layout](x)
+    arguments = (1, act, 0.2 if act == "lrelu" else 0.0, 2**0.5 if gain is None else gain, -1.0)
+    y, signs = torch.ops.fastunlearn.bias_act(x, b, *arguments, True)
+    assert torch.equal(signs, pack_signs(y, arguments[3]))
+    grad_y = torch.randn(shape, device=device)
+    from_signs, from_y = (
+        torch.ops.fastunlearn.bias_act_backward(grad_y, y, known, None, *arguments, True) for known in (signs, None)
+    )
+    for got, expected in zip(from_signs, from_y, strict=True):
+        assert torch.equal(got, expected)
+
+
+def test_a_hook_that_moves_saved_tensors_changes_no_gradient():
+    """torch.autograd.graph.save_on_cpu and its like give back contiguous copies: the signs are in another order."""
+    x, b = make((2, 3, 4, 5))
+    x = x.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
+    (expected,) = torch.autograd.grad(REFERENCE(x, b, act="lrelu").square().sum(), x)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t.contiguous()):
+        loss = bias_act(x, b, act="lrelu").square().sum()
+    (grad,) = torch.autograd.grad(loss, x)
+    torch.testing.assert_close(grad, expected)
+
+
+def test_a_result_past_the_caches():
+    """From 8 MB on the CPU kernel writes around the caches, whole lines only: odd sizes and starts, the same values."""
+    for shape, layout in itertools.product([(3, 7, 331, 337), (2, 5, 520, 512)], ("contiguous", "channels_last")):
+        x, b = make(shape)
+        x = LAYOUTS[layout](x.detach()).requires_grad_()
+        assert x.nbytes >= 8 << 20
+        assert_matches(bias_act, REFERENCE, x, b, act="lrelu", order=1, terms=terms(shape))
