@@ -3,6 +3,7 @@
 from .kernels.bias_act.op import bias_act
 from .kernels.ema_update.op import ema_update
 from .kernels.ewc_penalty.op import ewc_penalty
+from .kernels.fisher_accumulate.op import fisher_accumulate
 from .kernels.modulated_conv2d.op import modulated_conv2d
 from .kernels.parameter_repulsion.op import (
     AnchorMean,
@@ -20,6 +21,7 @@ __all__ = [
     "ema_update",
     "ewc_penalty",
     "filter2d",
+    "fisher_accumulate",
     "largest_alpha",
     "modulated_conv2d",
     "parameter_repulsion",

@@ -7,8 +7,8 @@
 
 namespace fastunlearn {
 
-// Element i of all four arrays belongs together. A missing Fisher counts as ones, a missing gradient is not
-// wanted.
+// Element i of all four arrays belongs together. A missing Fisher counts as ones. `result` is what a kernel writes: a
+// gradient, unless it is not wanted, or what it changes in place.
 struct Parameter {
   ScalarType dtype;
   int64_t numel;
@@ -16,7 +16,7 @@ struct Parameter {
   const void* param;
   const void* anchor;
   const void* fisher;
-  void* grad;
+  void* result;
 };
 
 }  // namespace fastunlearn

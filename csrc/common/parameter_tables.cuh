@@ -25,7 +25,7 @@ struct ParameterTable {
   const void* param[table_size];
   const void* anchor[table_size];
   const void* fisher[table_size];
-  void* grad[table_size];
+  void* result[table_size];
 
   int blocks() const { return first_block[count]; }
 };
@@ -53,7 +53,7 @@ inline std::vector<TypedTable> make_tables(const std::vector<Parameter>& paramet
       table.param[t] = parameter.param;
       table.anchor[t] = parameter.anchor;
       table.fisher[t] = parameter.fisher;
-      table.grad[t] = parameter.grad;
+      table.result[t] = parameter.result;
       table.first_block[t + 1] = table.first_block[t] + (parameter.numel + block_span - 1) / block_span;
     }
   }

@@ -1,26 +1,17 @@
-// ema_update on CUDA: one launch per table. Nothing here waits for the device.
+// ema_update on CUDA.
+#include "common/list_update.cuh"
+
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/tensor.h>
 
 #include <vector>
 
-#include "common/dtype.h"
-#include "common/launch.h"
-#include "ema_update/ema_update_kernel.cuh"
+#include "ema_update/ema_update.h"
 
 namespace fastunlearn::ema_update {
 namespace {
 
 void ema_update_cuda(std::vector<Tensor> averages, std::vector<Tensor> params, double decay) {
-  const char* op = "ema_update_";
-  const CudaLauncher launch(op, averages[0]);
-  Pairs pairs(averages, params);
-  for (const auto& [dtype, table] : make_tables(pairs.parameters())) {
-    dispatch_floating(dtype, op, [&, &table = table](auto zero) {
-      launch(ema_update_kernel<decltype(zero)>, table.blocks(), block_threads, 0, table, 1 - decay);
-    });
-  }
-  pairs.finish();
+  update_lists_cuda<Step>("ema_update_", averages, params, 1 - decay);
 }
 
 }  // namespace

@@ -20,7 +20,7 @@ __global__ void __launch_bounds__(block_threads) scale_gradients_kernel(const Pa
   const Acc by = static_cast<Acc>(*factor);
   if (by == Acc(1)) return;
   const auto [t, begin, end] = piece_of_block(table, blockIdx.x);
-  T* grad = static_cast<T*>(table.grad[t]);
+  T* grad = static_cast<T*>(table.result[t]);
   for (int64_t i = begin + threadIdx.x; i < end; i += block_threads) {
     grad[i] = static_cast<T>(by * static_cast<Acc>(grad[i]));
   }

@@ -45,7 +45,7 @@ double part(const Parameter& parameter, int64_t begin, int64_t end, double scale
   const auto at = [begin](const void* data) { return static_cast<const T*>(data) + begin; };
   return parameter.weight * segment<T, WithFisher, WithValue, WithGrad>(
                                 at(parameter.param), at(parameter.anchor), WithFisher ? at(parameter.fisher) : nullptr,
-                                WithGrad ? static_cast<T*>(parameter.grad) + begin : nullptr, end - begin,
+                                WithGrad ? static_cast<T*>(parameter.result) + begin : nullptr, end - begin,
                                 static_cast<accumulate_t<T>>(scale * parameter.weight));
 }
 

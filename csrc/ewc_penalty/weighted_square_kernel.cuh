@@ -33,7 +33,7 @@ __global__ void __launch_bounds__(block_threads)
   const T* param = static_cast<const T*>(table.param[t]);
   const T* anchor = static_cast<const T*>(table.anchor[t]);
   const T* fisher = static_cast<const T*>(table.fisher[t]);
-  T* grad = static_cast<T*>(table.grad[t]);
+  T* grad = static_cast<T*>(table.result[t]);
   const Acc by = static_cast<Acc>((factor ? *factor * scale : scale) * table.weight[t]);
   Acc sum = 0;  // of at most block_span / block_threads = 16 terms
   for (int64_t i = begin + threadIdx.x; i < end; i += block_threads) {

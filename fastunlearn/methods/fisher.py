@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import ops
 from ..errors import FastUnlearnError
 from ..feedback import Feedback
 from ..models.protocol import GenerativeModel
@@ -61,8 +62,7 @@ def fisher_information(
         batches = [z] if kind == "few-shot" else z.split(1)
         total = [torch.zeros_like(p) for p in parameters]
         for batch in batches:
-            squared = _squared_gradient(parameters, lambda batch=batch: loss(batch))
-            torch._foreach_add_(total, squared, alpha=1 / len(batches))
+            ops.fisher_accumulate(total, _gradients(parameters, lambda batch=batch: loss(batch)), 1 / len(batches))
     return dict(zip(chosen, total, strict=True))
 
 
@@ -78,8 +78,8 @@ def _latents(kind: FisherKind, model: GenerativeModel, feedback: Feedback) -> Te
     return undesired[torch.randint(len(undesired), (N_SAMPLES,))]
 
 
-def _squared_gradient(parameters: list[nn.Parameter], scalar: Callable[[], Tensor]) -> list[Tensor]:
-    """(∂ scalar / ∂ p)² for each parameter; 0 where scalar does not depend on it."""
+def _gradients(parameters: list[nn.Parameter], scalar: Callable[[], Tensor]) -> tuple[Tensor, ...]:
+    """∂ scalar / ∂ p for each parameter; 0 where scalar does not depend on it."""
     for parameter in parameters:
         parameter.requires_grad_(True)
-    return [g.square() for g in torch.autograd.grad(scalar(), parameters, materialize_grads=True)]
+    return torch.autograd.grad(scalar(), parameters, materialize_grads=True)
