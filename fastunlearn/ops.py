@@ -4,6 +4,7 @@ from .kernels.bias_act.op import bias_act
 from .kernels.ema_update.op import ema_update
 from .kernels.ewc_penalty.op import ewc_penalty
 from .kernels.fisher_accumulate.op import fisher_accumulate
+from .kernels.latent_projection.op import LatentProjection, latent_projection
 from .kernels.modulated_conv2d.op import modulated_conv2d
 from .kernels.parameter_repulsion.op import (
     AnchorMean,
@@ -16,6 +17,7 @@ from .kernels.upfirdn2d.op import downsample2d, filter2d, setup_filter, upfirdn2
 
 __all__ = [
     "AnchorMean",
+    "LatentProjection",
     "bias_act",
     "downsample2d",
     "ema_update",
@@ -23,6 +25,7 @@ __all__ = [
     "filter2d",
     "fisher_accumulate",
     "largest_alpha",
+    "latent_projection",
     "modulated_conv2d",
     "parameter_repulsion",
     "setup_filter",

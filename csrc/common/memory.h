@@ -3,6 +3,7 @@
 
 #include <torch/csrc/stable/tensor.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 
@@ -41,18 +42,19 @@ inline bool streams(int64_t bytes) {
 #endif
 }
 
-// memcpy past the caches, where streams() allows it; fast where `to` lies on a cache line. Other threads may read what
-// was written after end_streams().
+// memcpy past the caches, where streams() allows it: whole cache lines, and what is left at either end as usual. Other
+// threads may read what was written after end_streams().
 #if defined(FASTUNLEARN_STREAMS)
 __attribute__((target("avx512f"))) inline void stream(const void* from, void* to, int64_t bytes) {
   constexpr int64_t line = 64;
-  if (reinterpret_cast<uintptr_t>(to) % line == 0) {
-    auto* out = static_cast<__m512i*>(to);
-    const auto* in = static_cast<const __m512i*>(from);
-    for (; bytes >= line; bytes -= line) _mm512_stream_si512(out++, _mm512_loadu_si512(in++));
-    to = out, from = in;
+  const auto* in = static_cast<const char*>(from);
+  auto* out = static_cast<char*>(to);
+  const int64_t head = std::min<int64_t>(bytes, -reinterpret_cast<uintptr_t>(to) % line);
+  std::memcpy(out, in, head);
+  for (out += head, in += head, bytes -= head; bytes >= line; out += line, in += line, bytes -= line) {
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(out), _mm512_loadu_si512(in));
   }
-  std::memcpy(to, from, bytes);
+  std::memcpy(out, in, bytes);
 }
 inline void end_streams() {
   _mm_sfence();

@@ -31,9 +31,12 @@ def error_bound(exact: Tensor, eager: Tensor, terms: int = 1) -> float:
 
 
 def assert_within(name: str, got: Tensor, exact: Tensor, eager: Tensor, terms: int = 1) -> None:
-    """Fail unless `got` has eager's shape and dtype and lies within `error_bound` of `exact`."""
+    """Fail unless `got` has eager's shape and dtype and lies within `error_bound` of `exact`; masks must be equal."""
     assert got.shape == eager.shape, f"{name}: shape {tuple(got.shape)}, expected {tuple(eager.shape)}"
     assert got.dtype == eager.dtype, f"{name}: dtype {got.dtype}, expected {eager.dtype}"
+    if not eager.is_floating_point():
+        assert torch.equal(got, exact), f"{name}: differs"
+        return
     assert not got.isnan().any(), f"{name}: NaN"
     if got.numel():
         error = (got.double() - exact).abs().max().item()
