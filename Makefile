@@ -31,13 +31,13 @@ test-all: $(READY)
 	FASTUNLEARN_REQUIRE_NATIVE=1 $(BIN)/python -m pytest
 
 bench: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest benchmarks -q -s
+	@mkdir -p build
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest benchmarks -q -s -k "not cuda" --benchmark-quiet --benchmark-json build/bench.json
+	$(BIN)/python benchmarks/report.py build/bench.json --out benchmarks/results --chart docs/images/bench.png
 
 # With the Python and the packages that are here: a machine with a card has its own torch.
 gpu-check:
-	FASTUNLEARN_CUDA=1 FASTUNLEARN_CUDA_ARCHS=$$($(PYTHON) -c "import torch; print('%d%d' % torch.cuda.get_device_capability())") \
-	  $(PYTHON) setup.py build_ext --inplace
-	FASTUNLEARN_REQUIRE_NATIVE=1 $(PYTHON) -m pytest tests/kernels -q -k "cuda and not cpu"
+	$(PYTHON) benchmarks/gpu_check.py
 
 lint: $(READY)
 	$(BIN)/pip install -q $(CONSTRAINTS) ruff clang-format

@@ -13,12 +13,12 @@ SHAPES = [(8, 128, 64, 64), (4, 32, 256, 256), (8, 3, 256, 256), (32, 64, 8, 8),
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
-def make(shape, layout="contiguous", dtype=torch.float32):
+def make(device, shape, layout="contiguous", dtype=torch.float32):
     torch.manual_seed(0)
-    x = torch.randn(shape, dtype=dtype)
+    x = torch.randn(shape, dtype=dtype, device=device)
     if x.ndim == 4:
         x = x.contiguous(memory_format=LAYOUTS[layout])
-    return [x.requires_grad_(), torch.randn(shape[1], dtype=dtype, requires_grad=True)]
+    return [x.requires_grad_(), torch.randn(shape[1], dtype=dtype, device=device, requires_grad=True)]
 
 
 def moved(x, act):
@@ -31,42 +31,35 @@ def check(inputs, act):
     assert_matches(NATIVE, REFERENCE, *inputs, act=act, order=1, terms=inputs[0].numel() // inputs[1].numel())
 
 
+def run(benchmark, contenders, name, inputs, act, device):
+    functions = contenders(REFERENCE, NATIVE)
+    cases = {k: forward_backward(functools.partial(f, act=act), inputs) for k, f in functions.items()}
+    name = f"bias_act fwd+bwd {tuple(inputs[0].shape)} {name}"
+    compare(benchmark, name, cases, moved(inputs[0], act), lambda: check(inputs, act), device)
+
+
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_forward_backward(benchmark, shape, layout):
+def test_forward_backward(benchmark, contenders, device, shape, layout):
     if len(shape) == 2 and layout == "channels_last":
         pytest.skip("a matrix has no channels_last layout")
-    inputs = make(shape, layout)
-    functions = {"reference": REFERENCE, "native": NATIVE}
-    contenders = {k: forward_backward(functools.partial(f, act="lrelu"), inputs) for k, f in functions.items()}
-    name = f"bias_act fwd+bwd {shape} {layout}"
-    compare(benchmark, name, contenders, moved(inputs[0], "lrelu"), lambda: check(inputs, "lrelu"))
+    run(benchmark, contenders, layout, make(device, shape, layout), "lrelu", device)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_forward(benchmark, shape):
-    inputs = make(shape)
+def test_forward(benchmark, contenders, device, shape):
+    inputs = make(device, shape)
     x, b = (t.detach() for t in inputs)
-    contenders = {
-        "reference": lambda: REFERENCE(x, b, act="lrelu"),
-        "native": lambda: NATIVE(x, b, act="lrelu"),
-    }
-    compare(benchmark, f"bias_act fwd {shape}", contenders, 2 * x.nbytes, lambda: check(inputs, "lrelu"))
+    cases = {k: functools.partial(f, x, b, act="lrelu") for k, f in contenders(REFERENCE, NATIVE).items()}
+    compare(benchmark, f"bias_act fwd {shape}", cases, 2 * x.nbytes, lambda: check(inputs, "lrelu"), device)
 
 
 @pytest.mark.parametrize("act", ["relu", "tanh", "sigmoid", "elu", "selu", "softplus", "swish"])
-def test_activations(benchmark, act):
-    inputs = make((8, 128, 32, 32))
-    functions = {"reference": REFERENCE, "native": NATIVE}
-    contenders = {k: forward_backward(functools.partial(f, act=act), inputs) for k, f in functions.items()}
-    name = f"bias_act fwd+bwd (8, 128, 32, 32) {act}"
-    compare(benchmark, name, contenders, moved(inputs[0], act), lambda: check(inputs, act))
+def test_activations(benchmark, contenders, device, act):
+    run(benchmark, contenders, act, make(device, (8, 128, 32, 32)), act, device)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_half_types(benchmark, dtype):
-    inputs = make((8, 128, 64, 64), dtype=dtype)
-    functions = {"reference": REFERENCE, "native": NATIVE}
-    contenders = {k: forward_backward(functools.partial(f, act="lrelu"), inputs) for k, f in functions.items()}
-    name = f"bias_act fwd+bwd (8, 128, 64, 64) {str(dtype).removeprefix('torch.')}"
-    compare(benchmark, name, contenders, moved(inputs[0], "lrelu"), lambda: check(inputs, "lrelu"))
+def test_half_types(benchmark, contenders, device, dtype):
+    inputs = make(device, (8, 128, 64, 64), dtype=dtype)
+    run(benchmark, contenders, str(dtype).removeprefix("torch."), inputs, "lrelu", device)

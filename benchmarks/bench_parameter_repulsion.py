@@ -17,13 +17,13 @@ BYTES = {"nl2": 12, "il2": 20, "el2": 20}
 
 @pytest.mark.parametrize("kind", BYTES)
 @pytest.mark.parametrize("model", MODELS)
-def test_value_and_gradient(benchmark, model, kind):
-    params, anchors, _ = make(model)
+def test_value_and_gradient(benchmark, contenders, device, model, kind):
+    params, anchors, _ = make(model, device)
     n = sum(p.numel() for p in params)
     alpha = 1 / (1e-4 * n)  # 1 / d²
-    contenders = {
+    cases = {
         name: lambda function=function: torch.autograd.grad(function(params, anchors, kind, alpha), params)
-        for name, function in {"reference": REFERENCE, "native": NATIVE}.items()
+        for name, function in contenders(REFERENCE, NATIVE).items()
     }
     check = functools.partial(assert_matches, NATIVE, REFERENCE, params, anchors, kind, alpha, order=1, terms=n)
-    compare(benchmark, f"parameter_repulsion {kind} value+grad, {model}", contenders, BYTES[kind] * n, check)
+    compare(benchmark, f"parameter_repulsion {kind} value+grad, {model}", cases, BYTES[kind] * n, check, device)

@@ -24,55 +24,47 @@ LARGE = [(8, 128, 64, 64), (4, 32, 256, 256)]
 TRAINING = [(32, 128, 4, 4), (32, 128, 8, 8), (32, 64, 16, 16), (32, 64, 17, 17), (32, 32, 32, 32)]
 
 
-def run(benchmark, shape, sampling, *, layout="contiguous", dtype=torch.float32, f=FILTER, backward=True):
+def run(
+    benchmark, contenders, device, shape, sampling, layout="contiguous", dtype=torch.float32, f=FILTER, backward=True
+):
     torch.manual_seed(0)
-    x = torch.randn(shape, dtype=dtype).contiguous(memory_format=LAYOUTS[layout]).requires_grad_(backward)
-    options = SAMPLINGS[sampling]
+    x = torch.randn(shape, dtype=dtype, device=device).contiguous(memory_format=LAYOUTS[layout])
+    x.requires_grad_(backward)
+    f, options = f.to(device), SAMPLINGS[sampling]
     y = NATIVE(x, f, **options)
-    functions = {
-        name: functools.partial(function, f=f, **options)
-        for name, function in {"reference": REFERENCE, "native": NATIVE}.items()
-    }
-    contenders = {
-        name: forward_backward(function, [x]) if backward else functools.partial(function, x)
-        for name, function in functions.items()
-    }
+    functions = {k: functools.partial(g, f=f, **options) for k, g in contenders(REFERENCE, NATIVE).items()}
+    cases = {k: forward_backward(g, [x]) if backward else functools.partial(g, x) for k, g in functions.items()}
     # x in, y out, and the same backwards
     moved = (x.nbytes + y.nbytes) * (2 if backward else 1)
     kind = str(dtype).removeprefix("torch.") if dtype != torch.float32 else layout
     name = f"upfirdn2d {'fwd+bwd' if backward else 'fwd'} {sampling} {shape} {kind}"
-    compare(
-        benchmark,
-        name,
-        contenders,
-        moved,
-        lambda: assert_matches(NATIVE, REFERENCE, x, f, **options, terms=16, order=1),
-    )
+    check = functools.partial(assert_matches, NATIVE, REFERENCE, x, f, **options, terms=16, order=1)
+    compare(benchmark, name, cases, moved, check, device)
 
 
 @pytest.mark.parametrize("shape", LARGE + TRAINING, ids=str)
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_forward_backward(benchmark, shape, sampling, layout):
-    run(benchmark, shape, sampling, layout=layout)
+def test_forward_backward(benchmark, contenders, device, shape, sampling, layout):
+    run(benchmark, contenders, device, shape, sampling, layout)
 
 
 @pytest.mark.parametrize("shape", LARGE, ids=str)
 @pytest.mark.parametrize("sampling", SAMPLINGS)
-def test_forward(benchmark, shape, sampling):
-    run(benchmark, shape, sampling, backward=False)
+def test_forward(benchmark, contenders, device, shape, sampling):
+    run(benchmark, contenders, device, shape, sampling, backward=False)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
-def test_dtypes(benchmark, dtype):
-    run(benchmark, (8, 128, 32, 32), "up 2", dtype=dtype)
+def test_dtypes(benchmark, contenders, device, dtype):
+    run(benchmark, contenders, device, (8, 128, 32, 32), "up 2", dtype=dtype)
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
-def test_filter_that_is_no_outer_product(benchmark, sampling):
-    run(benchmark, (8, 128, 32, 32), sampling, f=GENERAL)
+def test_filter_that_is_no_outer_product(benchmark, contenders, device, sampling):
+    run(benchmark, contenders, device, (8, 128, 32, 32), sampling, f=GENERAL)
 
 
-def test_call(benchmark):
+def test_call(benchmark, contenders, device):
     """What one call costs besides the work."""
-    run(benchmark, (1, 1, 4, 4), "up 2")
+    run(benchmark, contenders, device, (1, 1, 4, 4), "up 2")

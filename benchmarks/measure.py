@@ -1,9 +1,12 @@
-"""Side-by-side timing for every bench_<op>.py: equality first, then interleaved medians on one thread.
+"""Side-by-side timing for every bench_<op>.py: equality first, then interleaved medians.
 
 A result that is not the reference's gets no time. Every row states the bytes that the op must move, the rate achieved
 and its share of this machine's copy bandwidth, measured in the same run, so that numbers from different machines can
-be read. Large results of eager PyTorch pay for fresh pages of memory; each case is therefore timed twice, with the
-default allocator and with one that keeps its pages ("warm pages"), which flatters nobody.
+be read.
+
+On the CPU one thread works. Large results of eager PyTorch pay for fresh pages of memory; each case is therefore timed
+twice, with the default allocator and with one that keeps its pages ("warm pages"), which flatters nobody. On a GPU the
+device's own events time each call, and its cache is filled with something else before.
 """
 
 import ctypes
@@ -18,7 +21,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-ROUNDS = 15
+ROUNDS = {"cpu": 15, "cuda": 50}
 SECONDS = 2.0  # a case that takes longer than this in all gets fewer rounds, at least 5
 
 
@@ -54,6 +57,7 @@ def compare(
     contenders: dict[str, Callable[[], Tensor | tuple[Tensor, ...]]],
     moved_bytes: int,
     check: Callable[[], None],
+    device: str = "cpu",
 ) -> list[Row]:
     """Check, time, print, and hand the native time to pytest-benchmark.
 
@@ -63,21 +67,25 @@ def compare(
         contenders: "reference", "native" and any peers: functions without arguments that do the same work.
         moved_bytes: what must be read and written at least.
         check: raises when the native result is wrong; runs before any clock does.
+        device: where all of it happens.
 
     Returns:
-        One row per allocator, default first.
+        One row per allocator, default first; on a GPU one row.
     """
     check()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        rows = [_measure(name, "default pages", contenders, moved_bytes)]
-        with warm_pages() as possible:
-            if possible:
-                rows.append(_measure(name, "warm pages", contenders, moved_bytes))
-        benchmark.pedantic(contenders["native"], rounds=5, warmup_rounds=1)
+        pages = "default pages" if device == "cpu" else "device memory"
+        rows = [_measure(name, pages, contenders, moved_bytes, device)]
+        if device == "cpu":
+            with warm_pages() as possible:
+                if possible:
+                    rows.append(_measure(name, "warm pages", contenders, moved_bytes, device))
+        benchmark.pedantic(_to_the_end(contenders["native"], device), rounds=5, warmup_rounds=1)
     finally:
         torch.set_num_threads(threads)
+    benchmark.extra_info["case"], benchmark.extra_info["device"] = name, device
     for row in rows:
         print(f"\n{row}", end="")
         key = row.pages.replace(" ", "_")
@@ -90,19 +98,46 @@ def compare(
     return rows
 
 
-def _measure(name: str, pages: str, contenders: dict[str, Callable], moved_bytes: int) -> Row:
-    return Row(name, pages, medians(contenders), moved_bytes, copy_rate())
+def _measure(name: str, pages: str, contenders: dict[str, Callable], moved_bytes: int, device: str) -> Row:
+    return Row(name, pages, medians(contenders, device), moved_bytes, copy_rate(device))
 
 
-def medians(contenders: dict[str, Callable]) -> dict[str, float]:
+def _to_the_end(function: Callable, device: str) -> Callable:
+    """The function, which returns when the device is done."""
+    if device == "cpu":
+        return function
+    return lambda: (function(), torch.cuda.synchronize())
+
+
+def medians(contenders: dict[str, Callable], device: str = "cpu") -> dict[str, float]:
     """Median seconds of each, one call of each in turn, so that a busy machine is unfair to all alike."""
     for function in contenders.values():
         function()
+    return (_host_medians if device == "cpu" else _device_medians)(contenders)
+
+
+def _device_medians(contenders: dict[str, Callable]) -> dict[str, float]:
+    """By events around each call; before it, the cache is overwritten and the device waits for the host to catch up."""
+    flood = torch.empty(512 << 20, dtype=torch.uint8, device="cuda")
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(ROUNDS["cuda"]):
+        for label, function in contenders.items():
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            flood.zero_()  # about 0.2 ms, in which the host enqueues what follows
+            start.record()
+            function()
+            end.record()
+            torch.cuda.synchronize()
+            times[label].append(start.elapsed_time(end) / 1e3)
+    return {label: statistics.median(values) for label, values in times.items()}
+
+
+def _host_medians(contenders: dict[str, Callable]) -> dict[str, float]:
     started = time.perf_counter()
     for function in contenders.values():
         function()
     once = time.perf_counter() - started
-    rounds = min(ROUNDS, max(5, int(SECONDS / once)))
+    rounds = min(ROUNDS["cpu"], max(5, int(SECONDS / once)))
     # A call that is over within the clock's noise is repeated inside one measurement.
     repeats = max(1, min(1000, int(1e-3 * len(contenders) / once)))
     times: dict[str, list[float]] = {name: [] for name in contenders}
@@ -117,10 +152,11 @@ def medians(contenders: dict[str, Callable]) -> dict[str, float]:
 
 
 @cache
-def copy_rate() -> float:
-    """Bytes a second, read plus written, of one thread copying 64 MB between resident buffers."""
-    source, target = torch.ones(16 << 20), torch.ones(16 << 20)
-    return 2 * source.nbytes / medians({"copy": lambda: target.copy_(source)})["copy"]
+def copy_rate(device: str = "cpu") -> float:
+    """Bytes a second, read plus written, of one thread copying 64 MB between resident buffers; 1 GB on a GPU."""
+    n = (16 if device == "cpu" else 256) << 20
+    source, target = torch.ones(n, device=device), torch.ones(n, device=device)
+    return 2 * source.nbytes / medians({"copy": lambda: target.copy_(source)}, device)["copy"]
 
 
 @contextmanager

@@ -183,7 +183,7 @@ def _leaf(x: Tensor) -> Tensor:
 
 def _direction(like: Tensor, generator: torch.Generator) -> Tensor:
     direction = torch.randn(like.shape, generator=generator, dtype=torch.float64)
-    return direction.to(torch.bfloat16).to(like.dtype)  # exact in every dtype but float16's far ends
+    return direction.to(torch.bfloat16).to(like)  # exact in every dtype but float16's far ends
 
 
 def _gradients(outputs: list, inputs: list, directions: list, create_graph: bool = False) -> list[Tensor]:

@@ -1,0 +1,31 @@
+"""Options and fixtures of all benchmarks: on which device they run, and against what besides eager PyTorch."""
+
+import pytest
+import torch
+
+
+def pytest_addoption(parser):
+    parser.addoption("--compile", action="store_true", help="time torch.compile of the reference too (slow to start)")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("filterwarnings", "default")  # torch.compile warns of torch's own
+
+
+def pytest_generate_tests(metafunc):
+    if "device" in metafunc.fixturenames:
+        metafunc.parametrize("device", ["cpu", *(["cuda"] if torch.cuda.is_available() else [])], scope="session")
+
+
+@pytest.fixture
+def contenders(request):
+    """contenders(reference, native) → {"reference": …, "native": …}, and "compiled" with --compile."""
+
+    def choose(reference, native):
+        functions = {"reference": reference, "native": native}
+        if request.config.getoption("--compile"):
+            torch.compiler.reset()
+            functions["compiled"] = torch.compile(reference, dynamic=False)
+        return functions
+
+    return choose

@@ -1,0 +1,151 @@
+"""Everything that only a card can tell, in one command: `make gpu-check`.
+
+Builds the kernels for this card, runs the GPU tests against float64, `compute-sanitizer` over a part of them, and the
+benchmarks beside eager PyTorch and `torch.compile`; writes benchmarks/results/<card>.json and a table. No network is
+needed, and what is not installed is skipped by name. A step that fails does not stop the next one.
+
+    python benchmarks/gpu_check.py [--out benchmarks/results] [--minutes 8]
+"""
+
+import argparse
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+ON_CARD = "cuda and not cuda-on-cpu"
+# Reads and writes at the edges, every kernel at least once; the sanitizer makes them 10 to 100 times slower.
+SANITIZED = f"{ON_CARD} and (stay_inside or layouts or many_tiny)"
+
+
+@dataclass
+class Step:
+    """One command, and how it ended."""
+
+    name: str
+    command: list[str]
+    share: float  # of the time allowed, at most
+    folder: Path = ROOT
+    outcome: str = ""
+
+    def run(self, seconds: float, environment: dict[str, str]) -> bool:
+        """Run it; True if it succeeded."""
+        print(f"== {self.name}", flush=True)
+        started = time.monotonic()
+        try:
+            code = subprocess.run(self.command, cwd=self.folder, env=environment, timeout=max(20.0, seconds)).returncode
+            self.outcome = "ok" if code == 0 else f"FAILED (exit {code})"
+        except subprocess.TimeoutExpired:
+            self.outcome = "out of time"
+        self.outcome += f", {time.monotonic() - started:.0f} s"
+        return self.outcome.startswith("ok")
+
+
+def importable(site: Path) -> None:
+    """A folder from which `fastunlearn` imports, with this build: the package itself need not be installed."""
+    shutil.rmtree(site, ignore_errors=True)
+    package = site / "fastunlearn"
+    package.mkdir(parents=True)
+    for path in (ROOT / "fastunlearn").iterdir():
+        if path.name != "kernels":
+            (package / path.name).symlink_to(path)
+    (package / "kernels").symlink_to(ROOT / "kernels")
+
+
+def steps(results: Path, scratch: Path, site: Path) -> list[Step]:
+    """What there is to do with the packages and tools that are here.
+
+    All but the build runs in `site`, where Python looks first.
+    """
+    python, kernels = sys.executable, str(ROOT / "tests" / "kernels")
+    found = [
+        Step("build", [python, "setup.py", "build_ext", "--inplace"], 0.4),
+    ]
+    if all(importlib.util.find_spec(name) for name in ("tyro", "yaml", "safetensors")):
+        found.append(Step("doctor", [python, "-c", "from fastunlearn.cli import main; main(['doctor'])"], 0.1, site))
+    if importlib.util.find_spec("pytest") is None:
+        return found
+    pytest = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    found.append(Step("tests against float64", [*pytest, kernels, "-k", ON_CARD], 0.4, site))
+    if sanitizer := shutil.which("compute-sanitizer"):
+        check = [sanitizer, "--tool", "memcheck", "--error-exitcode", "1", *pytest, kernels, "-k", SANITIZED]
+        found.append(Step("compute-sanitizer", check, 0.2, site))
+    if importlib.util.find_spec("pytest_benchmark"):
+        stored = scratch / "bench.json"
+        bench = [
+            *pytest,
+            str(ROOT / "benchmarks"),
+            "-s",
+            "-k",
+            "cuda",
+            "--benchmark-quiet",
+            "--benchmark-json",
+            str(stored),
+        ]
+        if importlib.util.find_spec("triton"):
+            bench.append("--compile")
+        report = [
+            python,
+            str(ROOT / "benchmarks" / "report.py"),
+            str(stored),
+            "--device",
+            "cuda",
+            "--out",
+            str(results),
+        ]
+        found.append(Step("benchmarks", bench, 0.5, site))
+        found.append(Step("report", report, 0.1, site))
+    return found
+
+
+def missing() -> list[str]:
+    """What is not installed and so not done."""
+    absent = [name for name in ("pytest", "pytest_benchmark", "triton") if importlib.util.find_spec(name) is None]
+    return absent + ([] if shutil.which("compute-sanitizer") else ["compute-sanitizer"])
+
+
+def main() -> None:
+    """Do all steps and say how each ended; exit 1 if one failed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--minutes", type=float, default=8.0, help="for all steps together")
+    options = parser.parse_args()
+    scratch = ROOT / "build" / "gpu-check"
+    site = scratch / "site"
+    importable(site)
+    import torch
+
+    if not torch.cuda.is_available():
+        raise SystemExit("gpu-check: no CUDA device (torch.cuda.is_available() is false)")
+    major, minor = torch.cuda.get_device_capability()
+    environment = {
+        **os.environ,
+        "FASTUNLEARN_CUDA": "1",
+        "FASTUNLEARN_CUDA_ARCHS": f"{major}{minor}",
+        "FASTUNLEARN_REQUIRE_NATIVE": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH")])),
+    }
+    ends = time.monotonic() + 60 * options.minutes
+    done = []
+    for step in steps(options.out.resolve(), scratch, site):
+        done.append(step)
+        built = step.run(min(60 * options.minutes * step.share, ends - time.monotonic()), environment)
+        if step.name == "build":
+            if not built:
+                break
+            importable(site)  # with what was built
+    print(f"\n{torch.cuda.get_device_name()}, torch {torch.__version__}, CUDA {torch.version.cuda}")
+    for step in done:
+        print(f"  {step.name:24} {step.outcome}")
+    for name in missing():
+        print(f"  {name:24} not installed: skipped")
+    sys.exit(0 if all(step.outcome.startswith("ok") for step in done) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""From the JSON of pytest-benchmark: a small file to keep, a table and a chart.
+
+pytest benchmarks --benchmark-json build/bench.json
+python benchmarks/report.py build/bench.json --out benchmarks/results --chart docs/images/bench.png
+"""
+
+import argparse
+import json
+import platform
+from pathlib import Path
+
+import torch
+
+# What the chart shows, of the cases that were run.
+HEADLINES = {
+    "upfirdn2d fwd+bwd up 2 (8, 128, 64, 64) contiguous": "upfirdn2d up 2, 8×128×64²",
+    "upfirdn2d fwd+bwd up 2 (4, 32, 256, 256) contiguous": "upfirdn2d up 2, 4×32×256²",
+    "bias_act fwd+bwd (8, 128, 64, 64) contiguous": "bias_act, 8×128×64²",
+    "bias_act fwd+bwd (4, 32, 256, 256) contiguous": "bias_act, 4×32×256²",
+    "bias_act fwd+bwd (4, 32, 256, 256) channels_last": "bias_act, 4×32×256², channels_last",
+    "ewc_penalty value+grad, 25 M in 110 tensors": "ewc_penalty, 25 M",
+    "parameter_repulsion nl2 value+grad, 25 M in 110 tensors": "parameter_repulsion nl2, 25 M",
+    "parameter_repulsion el2 value+grad, 25 M in 110 tensors": "parameter_repulsion el2, 25 M",
+    "ema_update, 25 M in 110 tensors": "ema_update, 25 M",
+    "fisher_accumulate, 25 M in 110 tensors": "fisher_accumulate, 25 M",
+    "latent_projection (10000, 512)": "latent_projection, 10,000 × 512",
+}
+PAGES = {"default_pages": "plain allocator", "warm_pages": "tuned allocator", "device_memory": "device memory"}
+
+
+def machine(device: str, info: dict) -> dict[str, str]:
+    """What the numbers depend on, without the machine's name."""
+    if device == "cuda":
+        what, runtime = torch.cuda.get_device_name(), {"cuda": torch.version.cuda}
+    else:
+        cpu = info["machine_info"]["cpu"]
+        what = f"{cpu.get('brand_raw', platform.machine())}, family {cpu.get('family', '?')}, one thread"
+        runtime = {}
+    return {"machine": what, "torch": torch.__version__, **runtime, "date": info["datetime"][:10]}
+
+
+def rows_of(info: dict, device: str) -> list[dict]:
+    """One row a case and allocator: milliseconds of each contender, megabytes, share of the copy bandwidth."""
+    rows = []
+    for benchmark in info["benchmarks"]:
+        extra = benchmark["extra_info"]
+        if extra.get("device") != device:
+            continue
+        for key, pages in PAGES.items():
+            if key in extra:
+                measured = extra[key]
+                rows.append(
+                    {
+                        "case": extra["case"],
+                        "pages": pages,
+                        "ms": {name: round(1e3 * s, 5) for name, s in measured["seconds"].items()},
+                        "megabytes": round(measured["bytes"] / 1e6, 3),
+                        "copy_share": round(measured["copy_share"], 3),
+                    }
+                )
+    return rows
+
+
+def times_faster(row: dict, than: str = "reference") -> float:
+    """How many times faster the kernel is than another contender."""
+    return row["ms"][than] / row["ms"]["native"]
+
+
+def markdown(rows: list[dict]) -> str:
+    """All rows as a table."""
+    others = sorted({name for row in rows for name in row["ms"]} - {"native", "reference"})
+    head = ["case", "memory", "native, ms", "× eager", *(f"× {name}" for name in others), "MB", "of copy"]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for row in rows:
+        cells = [row["case"], row["pages"], f"{row['ms']['native']:.3f}", f"{times_faster(row):.1f}"]
+        cells += [f"{times_faster(row, name):.2f}" if name in row["ms"] else "" for name in others]
+        lines.append("| " + " | ".join([*cells, f"{row['megabytes']:.1f}", f"{row['copy_share']:.0%}"]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def chart(rows: list[dict], about: dict[str, str], path: Path) -> None:
+    """How many times faster than eager PyTorch, headline by headline."""
+    from fastunlearn.evaluation.style import AFTER, BEFORE, INK, LINE, new_figure, quiet, save_figure
+
+    shown = [case for case in HEADLINES if any(row["case"] == case for row in rows)]
+    if not shown:
+        return
+    figure = new_figure("Forward and backward, times faster than eager PyTorch", 9, 1.4 + 0.42 * len(shown))
+    ax = figure.add_subplot()
+    quiet(ax)
+    ax.grid(axis="y", visible=False)
+    ax.grid(axis="x", color=LINE, linewidth=0.6)
+    kinds = [pages for pages in PAGES.values() if any(row["pages"] == pages for row in rows)]
+    height = 0.8 / len(kinds)
+    for k, pages in enumerate(kinds):
+        for y, case in enumerate(shown):
+            row = next(row for row in rows if row["case"] == case and row["pages"] == pages)
+            bar = {"color": BEFORE if k == 0 and len(kinds) > 1 else AFTER, "label": pages if y == 0 else None}
+            where, factor = y - 0.4 + (k + 0.5) * height, times_faster(row)
+            ax.barh(where, factor, 0.9 * height, **bar)
+            note = f"{factor:.1f}×, {row['copy_share']:.0%} of copy"
+            ax.annotate(note, (factor, where), (4, 0), textcoords="offset points", va="center", fontsize=8, color=INK)
+    ax.set_yticks(range(len(shown)), [HEADLINES[case] for case in shown])
+    ax.invert_yaxis()
+    ax.axvline(1, color=INK, linewidth=0.8)
+    ax.set_xscale("log")
+    ax.set_xlim(0.8, 2.6 * max(times_faster(row) for row in rows if row["case"] in shown))
+    ax.set_xticks([1, 2, 5, 10, 20], ["1", "2", "5", "10", "20"])
+    ax.minorticks_off()
+    ax.set_xlabel(f"{about['machine']}, torch {about['torch']}, {about['date']}", color=INK)
+    figure.legend(loc="outside lower right", ncols=len(kinds), frameon=False, fontsize=9, labelcolor=INK)
+    save_figure(figure, path)
+
+
+def main() -> None:
+    """Write <out>/<machine>.json and, where asked, the chart; print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("json", type=Path, help="from pytest --benchmark-json")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--out", type=Path, required=True, help="folder of the results to keep")
+    parser.add_argument("--chart", type=Path, help="PNG to draw")
+    options = parser.parse_args()
+    info = json.loads(options.json.read_text())
+    rows = rows_of(info, options.device)
+    if not rows:
+        raise SystemExit(f"{options.json}: no benchmark on {options.device} in it")
+    about = machine(options.device, info)
+    kept = {**about, "rows": rows}
+    name = "-".join(about["machine"].replace(",", "").lower().split())
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / f"{name}.json").write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+    print(markdown(rows))
+    if options.chart:
+        chart(rows, about, options.chart)
+        print(options.chart)
+    print(options.out / f"{name}.json")
+
+
+if __name__ == "__main__":
+    main()
