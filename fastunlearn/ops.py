@@ -5,6 +5,7 @@ from .kernels.ema_update.op import ema_update
 from .kernels.ewc_penalty.op import ewc_penalty
 from .kernels.fisher_accumulate.op import fisher_accumulate
 from .kernels.latent_projection.op import LatentProjection, latent_projection
+from .kernels.matrix_sqrt.op import matrix_sqrt
 from .kernels.modulated_conv2d.op import modulated_conv2d
 from .kernels.parameter_repulsion.op import (
     AnchorMean,
@@ -26,6 +27,7 @@ __all__ = [
     "fisher_accumulate",
     "largest_alpha",
     "latent_projection",
+    "matrix_sqrt",
     "modulated_conv2d",
     "parameter_repulsion",
     "setup_filter",

@@ -42,8 +42,8 @@ class Mixture:
 
     @torch.no_grad()
     def generate(self, z: Tensor, noise_seed: Tensor | None = None) -> Tensor:
-        """Points [n, 2]; there is no noise to seed."""
-        return self.ema(z)
+        """Points [n, 2] on the CPU; there is no noise to seed."""
+        return self.ema(z.to(next(self.ema.parameters()).device)).cpu()
 
 
 def centres() -> Tensor:

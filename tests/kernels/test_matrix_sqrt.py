@@ -1,0 +1,99 @@
+"""matrix_sqrt: S·S = A for symmetric positive semi-definite A."""
+
+import pytest
+import torch
+from fastunlearn.kernels.matrix_sqrt import matrix_sqrt
+from fastunlearn.kernels.matrix_sqrt.reference import matrix_sqrt_reference
+from harness import gradients_agree
+
+METHODS = ["eigh", "iteration"]
+
+
+def matrix(d, eigenvalues=None, batch=(), dtype=torch.float64, seed=0):
+    """Random eigenvectors with the eigenvalues given, else ones between 0.5 and 3."""
+    generator = torch.Generator().manual_seed(seed)
+    vectors = torch.linalg.qr(torch.randn(*batch, d, d, generator=generator, dtype=torch.float64))[0]
+    if eigenvalues is None:
+        eigenvalues = 0.5 + 2.5 * torch.rand(*batch, d, generator=generator, dtype=torch.float64)
+    values = torch.as_tensor(eigenvalues, dtype=torch.float64)
+    a = (vectors * values.unsqueeze(-2)) @ vectors.mT
+    return ((a + a.mT) / 2).to(dtype)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("d", "batch"), [(1, ()), (2, (3,)), (17, (2, 2)), (64, ())])
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1e-13), (torch.float32, 1e-5)], ids=str)
+def test_its_square_is_the_matrix(method, d, batch, dtype, error):
+    a = matrix(d, batch=batch, dtype=dtype)
+    root = matrix_sqrt(a, method)
+    assert root.dtype == dtype
+    assert root.shape == a.shape
+    torch.testing.assert_close(root @ root, a, rtol=0, atol=error * d)
+    torch.testing.assert_close(root, root.mT, rtol=0, atol=error)
+    assert (torch.linalg.eigvalsh(root) > 0).all()
+
+
+def test_rank_deficient_and_ill_conditioned():
+    values = torch.tensor([0.0, 0.0, 1e-12, 1e-3, 1.0])
+    a = matrix(5, values)
+    root = matrix_sqrt(a)
+    torch.testing.assert_close(root @ root, a, rtol=0, atol=1e-15)
+    torch.testing.assert_close(torch.linalg.eigvalsh(root)[3:], values[3:].double().sqrt(), rtol=1e-9, atol=0)
+    with pytest.raises(ValueError, match=r"^matrix_sqrt: the iteration did not arrive, .* use method='eigh'$"):
+        matrix_sqrt(a, "iteration")
+    assert not matrix_sqrt(torch.zeros(2, 3, 3)).any()
+
+
+def test_the_iteration_takes_a_condition_of_a_million():
+    a = matrix(20, torch.logspace(-6, 0, 20))
+    root = matrix_sqrt(a, "iteration")
+    torch.testing.assert_close(root, matrix_sqrt(a, "eigh"), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_gradients_are_those_of_the_eigenvectors(method):
+    a = matrix(6, batch=(2,)).requires_grad_()
+    direction = torch.randn(2, 6, 6, dtype=torch.float64)
+    (expected,) = torch.autograd.grad((matrix_sqrt_reference(a) * direction).sum(), a)
+    (grad,) = torch.autograd.grad((matrix_sqrt(a, method) * direction).sum(), a)
+    torch.testing.assert_close(grad, (expected + expected.mT) / 2, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_numerical_gradients_also_where_eigenvalues_coincide(method):
+    for a in (matrix(3), matrix(3, [2.0, 2.0, 1.0]), torch.eye(3, dtype=torch.float64)):
+        gradients_agree(lambda a: matrix_sqrt(a @ a.mT, method), a.requires_grad_())
+
+
+def test_a_singular_matrix_has_finite_gradients():
+    a = matrix(4, [0.0, 0.0, 1.0, 2.0]).requires_grad_()
+    (grad,) = torch.autograd.grad(matrix_sqrt(a).diagonal().sum(), a)
+    assert grad.isfinite().all()
+
+
+def test_the_symmetric_part_counts_and_has_a_symmetric_gradient():
+    a, skew = matrix(4), torch.randn(4, 4, dtype=torch.float64)
+    torch.testing.assert_close(matrix_sqrt(a + skew - skew.mT), matrix_sqrt(a))
+    a.requires_grad_()
+    (grad,) = torch.autograd.grad((matrix_sqrt(a) * skew).sum(), a)
+    assert torch.equal(grad, grad.mT)
+
+
+def test_empty_batches():
+    assert matrix_sqrt(torch.zeros(0, 3, 3)).shape == (0, 3, 3)
+    assert matrix_sqrt(torch.zeros(2, 0, 0)).shape == (2, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((torch.zeros(2, 3),), ValueError, r"a must be \[\.\.\., d, d\], got \(2, 3\)"),
+        ((torch.eye(2).half(),), TypeError, r"a must be float32 or float64, got torch\.float16"),
+        ((torch.eye(2), "newton"), ValueError, "method must be auto, eigh or iteration, got 'newton'"),
+        ((-torch.eye(2),), ValueError, "a must be positive semi-definite, its smallest eigenvalue is -1"),
+        ((torch.eye(2) * float("nan"),), ValueError, "a must be finite"),
+    ],
+)
+def test_wrong_arguments(arguments, error, message):
+    with pytest.raises(error, match=f"^matrix_sqrt: {message}$"):
+        matrix_sqrt(*arguments)
