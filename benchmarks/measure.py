@@ -1,8 +1,8 @@
 """Side-by-side timing for every bench_<op>.py: equality first, then interleaved medians.
 
-A result that is not the reference's gets no time. Every row states the bytes that the op must move, the rate achieved
-and its share of this machine's copy bandwidth, measured in the same run, so that numbers from different machines can
-be read.
+A native result that is not the reference's gets no time. Every row states the bytes that the op must move, the rate
+achieved and its share of this machine's copy bandwidth, measured in the same run, so that numbers from different
+machines can be read.
 
 On the CPU one thread works. Large results of eager PyTorch pay for fresh pages of memory; each case is therefore timed
 twice, with the default allocator and with one that keeps its pages ("warm pages"), which flatters nobody. On a GPU the
@@ -117,13 +117,13 @@ def medians(contenders: dict[str, Callable], device: str = "cpu") -> dict[str, f
 
 
 def _device_medians(contenders: dict[str, Callable]) -> dict[str, float]:
-    """By events around each call; before it, the cache is overwritten and the device waits for the host to catch up."""
+    """By events around each call, with the cache overwritten before. Many small launches still wait for the host."""
     flood = torch.empty(1 << 30, dtype=torch.uint8, device="cuda")
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(ROUNDS["cuda"]):
         for label, function in contenders.items():
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            for fill in (1, 0):  # half a millisecond at 4 TB/s, in which the host enqueues what follows
+            for fill in (1, 0):  # half a millisecond at 4 TB/s, in which the host enqueues a few calls that follow
                 flood.fill_(fill)
             start.record()
             function()

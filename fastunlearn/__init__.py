@@ -3,6 +3,8 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+import torch  # noqa: F401  first: the extension links against its libraries
+
 if TYPE_CHECKING:
     from .bundle import Bundle, load
     from .feedback import Feedback, label_with_classifier
@@ -32,6 +34,8 @@ def __getattr__(name: str) -> Any:
     for module, names in _MODULES.items():
         if name in names:
             return getattr(importlib.import_module(f".{module}", __name__), name)
+    if name in (*_MODULES, "ops", "metrics", "evaluation"):
+        return importlib.import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

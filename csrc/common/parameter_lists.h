@@ -1,5 +1,5 @@
-// Lists of tensors as flat memory. ewc_penalty and parameter_repulsion walk over [params, anchors, fisher,
-// grads] without concatenating anything; this is where shapes and strides end.
+// Lists of tensors as flat memory. The ops on lists walk over [params, anchors, fisher, results] without
+// concatenating anything; this is where shapes and strides end.
 #pragma once
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>

@@ -16,6 +16,12 @@ struct Rule {
   double threshold, margin;
   bool along_unit;
 
+  // The same with the threshold as a projection of type P is compared with it.
+  template <typename P>
+  Rule rounded() const {
+    return {static_cast<double>(static_cast<P>(threshold)), margin, along_unit};
+  }
+
   // What z_e is multiplied with before it is taken from a row of this projection.
   C10_HOST_DEVICE double step(double projection, double norm) const {
     if (!(projection >= threshold)) return 0;

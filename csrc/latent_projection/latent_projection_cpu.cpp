@@ -62,7 +62,7 @@ class Run {
         mask_(static_cast<bool*>(arguments.mask.mutable_data_ptr())),
         rows_(arguments.rows),
         columns_(arguments.columns),
-        rule_(arguments.rule),
+        rule_(arguments.rule.rounded<accumulate_t<T>>()),
         norm_(norm),
         stream_(columns_ >= tile_columns && streams(rows_ * columns_ * sizeof(T))) {}
 

@@ -25,10 +25,11 @@ std::tuple<Tensor, Tensor, Tensor> latent_projection_cuda(const Tensor& z, const
     const double* length = static_cast<const double*>(norm.const_data_ptr());
     T* out = static_cast<T*>(a.shifted.mutable_data_ptr());
     auto* projection = static_cast<accumulate_t<T>*>(a.projection.mutable_data_ptr());
+    const Rule rule = a.rule.rounded<accumulate_t<T>>();
     bool* mask = static_cast<bool*>(a.mask.mutable_data_ptr());
     if (a.columns <= warp_columns) {
       launch(rows_kernel<T>, static_cast<unsigned>((a.rows + rows_per_block - 1) / rows_per_block), threads, 0, latents,
-             direction, length, out, projection, mask, a.rows, a.columns, a.rule);
+             direction, length, out, projection, mask, a.rows, a.columns, rule);
       return;
     }
     const int64_t parts = (a.columns + part_columns - 1) / part_columns;
@@ -39,7 +40,7 @@ std::tuple<Tensor, Tensor, Tensor> latent_projection_cuda(const Tensor& z, const
       const dim3 grid(static_cast<unsigned>(parts), static_cast<unsigned>(rows));
       launch(parts_kernel<T>, grid, threads, 0, latents + skip, direction, products + first * parts, a.columns);
       launch(shift_kernel<T>, grid, threads, 0, latents + skip, direction, products + first * parts, length, out + skip,
-             projection + first, mask + first, a.columns, a.rule);
+             projection + first, mask + first, a.columns, rule);
     }
   });
   return {a.shifted, a.projection, a.mask};

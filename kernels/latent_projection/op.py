@@ -61,8 +61,7 @@ def latent_projection(
             not finite or of another form.
 
     Gradient:
-        In z, of any order, through ẑ and p; the mask and the target count as constants. Deterministic; sums run in
-        float64.
+        In z, of any order, through ẑ and p; the mask and the target count as constants. Deterministic.
 
     Source:
         Equation 3 and section 3.2 of arXiv 2303.05699.
@@ -115,8 +114,8 @@ def _backward(ctx, grad_shifted, grad_projection, _):
     unit = wide / length
     grad = None
     if grad_shifted is not None:
-        back = (grad_shifted.to(length.dtype) @ unit) * mask
-        grad = grad_shifted - back[:, None] * (unit if ctx.along_unit else wide)
+        back = (grad_shifted.to(length.dtype) @ unit)[:, None] * (unit if ctx.along_unit else wide)
+        grad = torch.where(mask[:, None], grad_shifted - back, grad_shifted)
     if grad_projection is not None:
         along = grad_projection[:, None] * unit
         grad = along if grad is None else grad + along

@@ -16,7 +16,7 @@ def matrix_sqrt(a: Tensor, method: Literal["auto", "eigh", "iteration"] = "auto"
 
     Args:
         a: [..., d, d], positive semi-definite; float32 or float64. Its symmetric part (A + Aᵀ)/2 counts, whose
-            eigenvalues down to -d·eps·λ_max are rounding errors of 0.
+            eigenvalues between ±d·eps·λ_max are rounding errors of 0.
         method: "eigh" decomposes A, right for any A; "iteration" multiplies matrices alone (coupled Newton-Schulz), for
             A of full rank; "auto" iterates on a GPU, and decomposes elsewhere and where the iteration did not arrive.
 
@@ -43,7 +43,7 @@ def matrix_sqrt(a: Tensor, method: Literal["auto", "eigh", "iteration"] = "auto"
         raise ValueError(f"matrix_sqrt: method must be auto, eigh or iteration, got {method!r}")
     if a.numel() == 0:
         return a.clone()
-    return _MatrixSqrt.apply((a + a.mT) / 2, method)
+    return _MatrixSqrt.apply(a / 2 + a.mT / 2, method)
 
 
 class _MatrixSqrt(torch.autograd.Function):
@@ -77,7 +77,9 @@ class _Sylvester(torch.autograd.Function):
         values, vectors = torch.linalg.eigh(root)
         values = values.clamp(min=0)
         sums = values.unsqueeze(-1) + values.unsqueeze(-2)
-        tiny = _rounding(values)[..., None, None]
+        # No root of A is smaller than √(d·eps·λ_max), but for 0: what is, is a rounding error of this decomposition.
+        smallest = (values.shape[-1] * torch.finfo(values.dtype).eps) ** 0.5 * values.amax(-1)
+        tiny = smallest[..., None, None] / 2
         inside = (vectors.mT @ right @ vectors) / sums
         solution = vectors @ torch.where(sums > tiny, inside, 0) @ vectors.mT
         ctx.save_for_backward(root, solution)
@@ -102,7 +104,8 @@ def _decompose(a: Tensor) -> Tensor:
         raise ValueError(
             f"matrix_sqrt: a must be positive semi-definite, its smallest eigenvalue is {values.min().item():.3g}"
         )
-    return (vectors * values.clamp(min=0).sqrt().unsqueeze(-2)) @ vectors.mT
+    values = torch.where(values > _rounding(values).unsqueeze(-1), values, 0)
+    return (vectors * values.sqrt().unsqueeze(-2)) @ vectors.mT
 
 
 def _iterate(a: Tensor) -> Tensor | None:
@@ -112,10 +115,11 @@ def _iterate(a: Tensor) -> Tensor | None:
     every A > 0: slowly at first, the more so the worse A's condition, and then squaring its error. It is over when
     rounding keeps Z·Y from coming nearer to I, and has arrived if then Y·Y is A.
     """
-    wide = a.double()
-    norm = torch.linalg.matrix_norm(wide, keepdim=True)
-    if not (norm > 0).all():
+    largest = a.abs().amax((-2, -1), keepdim=True).double()
+    norm = torch.linalg.matrix_norm(a / largest, keepdim=True) * largest
+    if not ((norm > 0) & (norm < torch.inf)).all():
         return None
+    wide = a.double()
     identity = torch.eye(a.shape[-1], dtype=wide.dtype, device=a.device)
     scaled = wide / norm
     y, z, before = scaled, identity.expand_as(wide), torch.inf

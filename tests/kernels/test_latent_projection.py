@@ -77,6 +77,8 @@ def test_a_row_on_the_threshold_is_moved_nowhere(implementation):
     result = implementation(z, target, 0.5, "exact")
     assert result.mask.tolist() == [True, False]
     assert torch.equal(result.shifted, z)
+    # 0.7 has no float32; the threshold is what a float32 projection is compared with
+    assert implementation(torch.tensor([[0.7]]), torch.tensor([1.0]), 0.7).mask.tolist() == [True]
 
 
 def test_special_latents(implementation):
@@ -85,7 +87,11 @@ def test_special_latents(implementation):
     assert result.mask.tolist() == [False, True, True]
     assert result.projection[0].isnan()
     torch.testing.assert_close(result.shifted[[0, 2]], torch.tensor([[float("nan"), 1.0], [1.0, 1.0]]), equal_nan=True)
-    assert latent_projection(torch.ones(2, 3), torch.zeros(3), 0.0).projection.isnan().all()
+    z = torch.ones(2, 3, requires_grad=True)
+    nowhere = latent_projection(z, torch.zeros(3), 0.0)
+    assert nowhere.projection.isnan().all()
+    assert torch.equal(nowhere.shifted, z)
+    assert torch.autograd.grad(nowhere.shifted.sum(), z)[0].tolist() == [[1.0] * 3] * 2
 
 
 def test_a_sum_of_ten_million_terms_is_exact(implementation):

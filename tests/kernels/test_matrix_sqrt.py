@@ -65,10 +65,22 @@ def test_numerical_gradients_also_where_eigenvalues_coincide(method):
         gradients_agree(lambda a: matrix_sqrt(a @ a.mT, method), a.requires_grad_())
 
 
-def test_a_singular_matrix_has_finite_gradients():
-    a = matrix(4, [0.0, 0.0, 1.0, 2.0]).requires_grad_()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_the_null_space_of_a_singular_matrix_has_no_gradient(dtype):
+    factor = matrix(4, dtype=dtype)[:, :2]
+    a = (factor @ factor.mT).requires_grad_()
     (grad,) = torch.autograd.grad(matrix_sqrt(a).diagonal().sum(), a)
-    assert grad.isfinite().all()
+    values, vectors = torch.linalg.eigh(a.detach().double())
+    moved = vectors.mT @ grad.double() @ vectors
+    assert moved[:2, :2].abs().max() < 1e-3
+    torch.testing.assert_close(moved.diagonal()[2:], 0.5 / values[2:].sqrt(), rtol=1e-4, atol=0)
+
+
+def test_very_large_and_very_small_matrices():
+    for scale in (1e-300, 1e300):
+        root = matrix_sqrt(scale * torch.eye(3, dtype=torch.float64), "iteration")
+        torch.testing.assert_close(root, scale**0.5 * torch.eye(3, dtype=torch.float64), rtol=1e-12, atol=0)
+    assert matrix_sqrt(3e38 * torch.eye(3)).isfinite().all()
 
 
 def test_the_symmetric_part_counts_and_has_a_symmetric_gradient():
