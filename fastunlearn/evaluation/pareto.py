@@ -5,8 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..errors import FastUnlearnError
 from .style import AFTER, BEFORE, FORGET, INK, LINE, TINT, new_figure, quiet, save_figure
+
+PUL_TICKS = (0, 50, 80, 90, 95, 98, 99, 99.5, 99.8, 99.9)
 
 
 def pareto_front(rows: Sequence[Mapping[str, Any]]) -> list[int]:
@@ -41,6 +45,8 @@ def pareto_chart(
 ) -> None:
     """Scatter of PUL and FID with the Pareto front; the good corner is at the lower right, shaded.
 
+    Both axes are logarithmic, that of PUL in what is left: from 90 to 99 is as far as from 99 to 99.9.
+
     Args:
         rows: with "label", "pul" (percent) and "fid"; the front is numbered and its labels listed.
         path: of the PNG.
@@ -59,10 +65,14 @@ def pareto_chart(
         raise FastUnlearnError(f"pareto: no row is labelled {chosen!r}")
     front = pareto_front(rows)
     points = [_point(row) for row in rows]
+    from matplotlib.ticker import LogLocator, NullLocator
+
     figure = new_figure(title, 9, 5)
     ax = figure.add_subplot()
     quiet(ax)
     ax.grid(axis="x", color=LINE, linewidth=0.6)
+    ax.set_xscale("function", functions=(_by_what_is_left, lambda x: 100 - 10.0**-x))
+    ax.set_yscale("log")
     ax.plot(*zip(*points, strict=True), "o", color=BEFORE, markersize=6, label="tried")
     best = [points[i] for i in front]
     ax.plot(*zip(*best, strict=True), color=AFTER, linewidth=1.4, drawstyle="steps-pre", zorder=3)
@@ -83,10 +93,19 @@ def pareto_chart(
         ceiling = top if max_fid is None else max_fid
         ax.fill_between(span, bottom, ceiling, color=TINT, linewidth=0, zorder=0, label="accepted")
     ax.set(xlim=(left, right), ylim=(bottom, top))
+    ax.set_xticks([tick for tick in PUL_TICKS if left <= tick <= right])
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_locator(NullLocator())
     ax.set_xlabel("PUL, % of the undesired images gone (more is better)", color=INK)
     ax.set_ylabel("digit-feature FID (less is better)", color=INK)
     figure.legend(loc="outside right upper", frameon=False, fontsize=9, labelcolor=INK, markerscale=0.6)
     save_figure(figure, path)
+
+
+def _by_what_is_left(pul: np.ndarray) -> np.ndarray:
+    return -np.log10(np.maximum(100 - np.asarray(pul, dtype=float), 0.05))
 
 
 def _point(row: Mapping[str, Any]) -> tuple[float, float]:
