@@ -9,14 +9,14 @@ A test that takes it runs once per entry, with the public function of the test m
 
 import functools
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from developer_build import ROOT, build, load, needs_x86_64
+from harness import on_device
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 
 FIBERS = "fastunlearn_fibers"
 
@@ -42,7 +42,7 @@ def implementation(request):
         with CudaOnCpu(request.getfixturevalue("fibers")):
             yield implementations["cpu"]
     elif request.param == "cuda":
-        yield on_cuda(implementations["cuda"])
+        yield on_device(implementations["cuda"], "cuda")
     else:
         yield implementations["cpu"]
 
@@ -90,19 +90,3 @@ class CudaOnCpu(TorchDispatchMode):
 def same_bits(a, b) -> bool:
     pairs = zip(tree_leaves(a), tree_leaves(b), strict=True)
     return all(torch.equal(x.reshape(-1).view(torch.uint8), y.reshape(-1).view(torch.uint8)) for x, y in pairs)
-
-
-def on_cuda(function: Callable) -> Callable:
-    """The function, with arguments and results moved to the GPU and back; without results it changes its arguments."""
-
-    def call(*args, **kwargs):
-        to_cuda = functools.partial(tree_map, lambda x: x.cuda() if isinstance(x, torch.Tensor) else x)
-        moved = to_cuda(args)
-        results = function(*moved, **to_cuda(kwargs))
-        if results is None:
-            for here, there in zip(tree_leaves(args), tree_leaves(moved), strict=True):
-                if isinstance(here, torch.Tensor) and not torch.equal(here, there.cpu()):
-                    here.copy_(there)
-        return tree_map(lambda y: y.cpu(), results)
-
-    return call

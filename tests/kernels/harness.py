@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 
@@ -149,6 +149,37 @@ class Margins:
             assert torch.equal(inside, original), "an input was overwritten"
             assert buffer[: self.width].isnan().all(), "write before the tensor"
             assert buffer[self.width + n :].isnan().all(), "write behind the tensor"
+
+
+class _Moved(torch.autograd.Function):
+    """A tensor on another device with what surrounds it in memory: same strides, gaps and margins."""
+
+    @staticmethod
+    def forward(ctx, x, device):
+        memory = torch.empty(0, dtype=x.dtype).set_(x.untyped_storage()).to(device, copy=True)
+        return memory.as_strided(x.shape, x.stride(), x.storage_offset())
+
+    @staticmethod
+    def backward(ctx, grad):
+        return None if grad is None else grad.cpu(), None
+
+
+def on_device(function: Callable, device: str) -> Callable:
+    """The function, with arguments and results moved there and back; without results it changes its arguments."""
+
+    def move(tree):
+        return tree_map(lambda x: _Moved.apply(x, device) if isinstance(x, torch.Tensor) else x, tree)
+
+    def call(*args, **kwargs):
+        moved = move(args)
+        results = function(*moved, **move(kwargs))
+        if results is None:
+            for here, there in zip(tree_leaves(args), tree_leaves(moved), strict=True):
+                if isinstance(here, torch.Tensor) and not torch.equal(here, there.cpu()):
+                    here.copy_(there)
+        return tree_map(lambda y: y.cpu() if isinstance(y, torch.Tensor) else y, results)
+
+    return call
 
 
 def _sliced(x: Tensor) -> Tensor:

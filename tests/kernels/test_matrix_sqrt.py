@@ -7,6 +7,7 @@ from fastunlearn.kernels.matrix_sqrt.reference import matrix_sqrt_reference
 from harness import gradients_agree
 
 METHODS = ["eigh", "iteration"]
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
 def matrix(d, eigenvalues=None, batch=(), dtype=torch.float64, seed=0):
@@ -20,11 +21,12 @@ def matrix(d, eigenvalues=None, batch=(), dtype=torch.float64, seed=0):
     return ((a + a.mT) / 2).to(dtype)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("method", [*METHODS, "auto"])
 @pytest.mark.parametrize(("d", "batch"), [(1, ()), (2, (3,)), (17, (2, 2)), (64, ())])
 @pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1e-13), (torch.float32, 1e-5)], ids=str)
-def test_its_square_is_the_matrix(method, d, batch, dtype, error):
-    a = matrix(d, batch=batch, dtype=dtype)
+def test_its_square_is_the_matrix(device, method, d, batch, dtype, error):
+    a = matrix(d, batch=batch, dtype=dtype).to(device)
     root = matrix_sqrt(a, method)
     assert root.dtype == dtype
     assert root.shape == a.shape
@@ -50,10 +52,11 @@ def test_the_iteration_takes_a_condition_of_a_million():
     torch.testing.assert_close(root, matrix_sqrt(a, "eigh"), rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("method", METHODS)
-def test_gradients_are_those_of_the_eigenvectors(method):
-    a = matrix(6, batch=(2,)).requires_grad_()
-    direction = torch.randn(2, 6, 6, dtype=torch.float64)
+def test_gradients_are_those_of_the_eigenvectors(device, method):
+    a = matrix(6, batch=(2,)).to(device).requires_grad_()
+    direction = torch.randn(2, 6, 6, dtype=torch.float64, device=device)
     (expected,) = torch.autograd.grad((matrix_sqrt_reference(a) * direction).sum(), a)
     (grad,) = torch.autograd.grad((matrix_sqrt(a, method) * direction).sum(), a)
     torch.testing.assert_close(grad, (expected + expected.mT) / 2, rtol=1e-8, atol=1e-10)
