@@ -129,6 +129,7 @@ def main() -> None:
         "FASTUNLEARN_CUDA": "1",
         "FASTUNLEARN_CUDA_ARCHS": f"{major}{minor}",
         "FASTUNLEARN_REQUIRE_NATIVE": "1",
+        "NVIDIA_TF32_OVERRIDE": "0",  # eager results, that bounds and equality checks start from, are float32's
         "PYTHONPATH": os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH")])),
     }
     ends = time.monotonic() + 60 * options.minutes

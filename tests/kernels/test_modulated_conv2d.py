@@ -6,9 +6,12 @@ import pytest
 import torch
 from fastunlearn.kernels.modulated_conv2d import op
 from fastunlearn.kernels.modulated_conv2d.op import IMPLEMENTATIONS, demodulation, modulated_conv2d
-from harness import DTYPES, LAYOUTS, assert_compiles, assert_matches, derivatives, gradients_agree
+from harness import DTYPES, LAYOUTS, assert_compiles, assert_matches, derivatives, gradients_agree, on_device
 
 REFERENCE = IMPLEMENTATIONS["reference"]
+WHERE = {"cpu": modulated_conv2d}
+if torch.cuda.is_available():
+    WHERE["cuda"] = on_device(modulated_conv2d, "cuda")
 RESAMPLING = [(1, 1), (2, 1), (1, 2), (3, 1)]
 # Neither symmetric nor separable into equal halves: a flip or a swapped axis shows.
 FILTER = torch.tensor([1.0, 3.0, 2.0, 0.5])[:, None] * torch.tensor([2.0, 1.0, 4.0, 1.5]) / 55.25
@@ -25,11 +28,13 @@ def make(n=2, i=3, o=4, h=5, w=6, k=3, dtype=torch.float32, seed=0):
 @pytest.mark.parametrize(("up", "down"), RESAMPLING)
 @pytest.mark.parametrize("k", [1, 3])
 @pytest.mark.parametrize("demodulate", [True, False])
-def test_matches_per_sample_weights(up, down, k, demodulate):
+@pytest.mark.parametrize("device", WHERE)
+def test_matches_per_sample_weights(monkeypatch, device, up, down, k, demodulate):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     for flip, padding in itertools.product([True, False], [0, 1]):
         arguments = make(k=k)
         options = (up, down, padding, FILTER, demodulate, flip)
-        assert_matches(modulated_conv2d, REFERENCE, *arguments, *options, terms=27 * 16)
+        assert_matches(WHERE[device], REFERENCE, *arguments, *options, terms=27 * 16)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
