@@ -18,10 +18,12 @@ def test_update(benchmark, contenders, device, model):
     params = [p.detach() for p in params]
 
     def check():
-        expected, got = ([a.clone() for a in averages] for _ in range(2))
+        expected, got, peer = ([a.clone() for a in averages] for _ in range(3))
         REFERENCE(expected, params, 0.999)
         NATIVE(got, params, 0.999)
+        torch._foreach_lerp_(peer, params, 0.001)
         torch.testing.assert_close(got, expected)
+        torch.testing.assert_close(peer, expected)
 
     functions = contenders(REFERENCE, NATIVE)
     cases = {name: functools.partial(function, averages, params, 0.999) for name, function in functions.items()}

@@ -18,10 +18,12 @@ def test_update(benchmark, contenders, device, model):
     grads = [g.detach() for g in grads]
 
     def check():
-        expected, got = ([f.clone() for f in fisher] for _ in range(2))
+        expected, got, peer = ([f.clone() for f in fisher] for _ in range(3))
         REFERENCE(expected, grads, 0.5)
         NATIVE(got, grads, 0.5)
+        torch._foreach_addcmul_(peer, grads, grads, 0.5)
         torch.testing.assert_close(got, expected)
+        torch.testing.assert_close(peer, expected)
 
     functions = contenders(REFERENCE, NATIVE)
     cases = {name: functools.partial(function, fisher, grads, 1e-6) for name, function in functions.items()}

@@ -1,6 +1,6 @@
 """Side-by-side timing for every bench_<op>.py: equality first, then interleaved medians.
 
-A native result that is not the reference's gets no time. Every row states the bytes that the op must move, the rate
+A result that is not the reference's gets no time. Every row states the bytes that the op must move, the rate
 achieved and its share of this machine's copy bandwidth, measured in the same run, so that numbers from different
 machines can be read.
 
@@ -20,6 +20,7 @@ from functools import cache
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 ROUNDS = {"cpu": 15, "cuda": 50}
 SECONDS = 2.0  # a case that takes longer than this in all gets fewer rounds, at least 5
@@ -66,13 +67,15 @@ def compare(
         name: of the case.
         contenders: "reference", "native" and any peers: functions without arguments that do the same work.
         moved_bytes: what must be read and written at least.
-        check: raises when the native result is wrong; runs before any clock does.
+        check: raises when the native result is wrong; runs before any clock does. The others' results are compared with
+            the reference's too, roughly; those that work in place have none and are for `check`.
         device: where all of it happens.
 
     Returns:
         One row per allocator, default first; on a GPU one row.
     """
     check()
+    _agree(contenders)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -100,6 +103,17 @@ def compare(
 
 def _measure(name: str, pages: str, contenders: dict[str, Callable], moved_bytes: int, device: str) -> Row:
     return Row(name, pages, medians(contenders, device), moved_bytes, copy_rate(device))
+
+
+def _agree(contenders: dict[str, Callable]) -> None:
+    """Every contender does the same work: within 1%, which also holds in half precision."""
+    expected = tree_leaves(contenders["reference"]())
+    if expected == [None]:
+        return
+    for name, function in contenders.items():
+        for got, exact in zip(tree_leaves(function()), expected, strict=True):
+            error = (got.double() - exact.double()).norm()
+            assert error <= 0.01 * exact.double().norm(), f"{name}: not the reference's result"
 
 
 def _to_the_end(function: Callable, device: str) -> Callable:
@@ -180,5 +194,6 @@ def warm_pages() -> Iterator[bool]:
 def forward_backward(function: Callable[..., Tensor], inputs: list[Tensor]) -> Callable[[], tuple[Tensor, ...]]:
     """A contender: the op on these inputs and its gradients in all of them, along a fixed direction."""
     with torch.no_grad():
-        direction = torch.randn_like(function(*inputs))
+        y = function(*inputs)
+    direction = torch.empty_like(y).copy_(torch.randn(y.shape, generator=torch.Generator().manual_seed(0)))
     return lambda: torch.autograd.grad(function(*inputs), inputs, direction)
