@@ -24,6 +24,9 @@ ON_CARD = "cuda and not cuda-on-cpu"
 SANITIZED = f"{ON_CARD} and (stay_inside or layouts or many_tiny)"
 
 
+STORED = ("bench.json", "compiled.json")
+
+
 @dataclass
 class Step:
     """One command, and how it ended."""
@@ -83,23 +86,15 @@ def steps(results: Path, scratch: Path, site: Path) -> list[Step]:
         check = ["env", "PYTORCH_NO_CUDA_MEMORY_CACHING=1", *check]
         found.append(Step("compute-sanitizer", check, 0.2, site))
     if importlib.util.find_spec("pytest_benchmark"):
-        stored = scratch / "bench.json"
-        bench = [*pytest, str(ROOT / "benchmarks"), "-s", "-k", "cuda", "--benchmark-quiet"]
-        report = [
-            python,
-            str(ROOT / "benchmarks" / "report.py"),
-            str(stored),
-            "--device",
-            "cuda",
-            "--out",
-            str(results),
-        ]
-        found.append(Step("benchmarks", [*bench, "--benchmark-json", str(stored)], 0.4, site))
-        found.append(Step("report", report, 0.1, site))
+        bench = [*pytest, str(ROOT / "benchmarks"), "-s", "--benchmark-quiet"]
+        stored = [str(scratch / name) for name in STORED]
+        found.append(Step("benchmarks", [*bench, "-k", "cuda", "--benchmark-json", stored[0]], 0.4, site))
         if importlib.util.find_spec("triton"):
             # The large cases alone: each is compiled first, which takes far longer than it runs.
-            large = ["-k", "cuda and (256 or 110 or 10000)", "--compile"]
+            large = ["-k", "cuda and (256 or 110 or 10000)", "--compile", "--benchmark-json", stored[1]]
             found.append(Step("beside torch.compile", [*bench, *large], 0.4, site))
+        report = [python, str(ROOT / "benchmarks" / "report.py"), *stored, "--device", "cuda", "--out", str(results)]
+        found.append(Step("report", report, 0.1, site))
     return found
 
 
@@ -123,7 +118,8 @@ def main() -> None:
     if not torch.cuda.is_available():
         raise SystemExit("gpu-check: no CUDA device (torch.cuda.is_available() is false)")
     major, minor = torch.cuda.get_device_capability()
-    (scratch / "bench.json").unlink(missing_ok=True)
+    for name in STORED:  # an earlier run's figures are not this one's
+        (scratch / name).unlink(missing_ok=True)
     environment = {
         **os.environ,
         "FASTUNLEARN_CUDA": "1",
@@ -137,8 +133,6 @@ def main() -> None:
     for step in steps(options.out.resolve(), scratch, site):
         done.append(step)
         succeeded = step.run(min(60 * options.minutes * step.share, ends - time.monotonic()), environment)
-        if step.name == "benchmarks" and not succeeded:
-            (scratch / "bench.json").unlink(missing_ok=True)
         if step.name == "build":
             if not succeeded:
                 break

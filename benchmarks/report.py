@@ -115,15 +115,19 @@ def chart(rows: list[dict], about: dict[str, str], path: Path) -> None:
 def main() -> None:
     """Write <out>/<machine>.json and, where asked, the chart; print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("json", type=Path, help="from pytest --benchmark-json")
+    parser.add_argument("json", type=Path, nargs="+", help="from pytest --benchmark-json; a later file's cases win")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--out", type=Path, required=True, help="folder of the results to keep")
     parser.add_argument("--chart", type=Path, help="PNG to draw")
     options = parser.parse_args()
-    info = json.loads(options.json.read_text())
-    rows = rows_of(info, options.device)
+    cases = {}
+    for path in options.json:
+        if path.exists():  # a step that was killed has written none
+            info = json.loads(path.read_text())
+            cases |= {(row["case"], row["pages"]): row for row in rows_of(info, options.device)}
+    rows = list(cases.values())
     if not rows:
-        raise SystemExit(f"{options.json}: no benchmark on {options.device} in it")
+        raise SystemExit(f"{' '.join(map(str, options.json))}: no benchmark on {options.device} in it")
     about = machine(options.device, info)
     kept = {**about, "rows": rows}
     name = "-".join(about["machine"].replace(",", "").lower().split())

@@ -2,8 +2,8 @@
 
 Every cell is one ``fastunlearn unlearn`` with the bundle's shipped settings and one ``fastunlearn evaluate`` on
 15,000 paired latents, in a folder of its own. A finished cell is not run again and an interrupted one is resumed, so
-the same command continues after anything. ``--sweep`` runs instead single changes to these settings,
-with a seed and on latents that the table does not use, and draws PUL against FID.
+the same command continues after anything. ``--sweep`` runs instead what was tried around these settings, with a seed
+and on latents that the table does not use, and draws PUL against FID.
 
     python benchmarks/table_mnist.py --out runs/table-mnist [--jobs 2] [--sweep]
 """

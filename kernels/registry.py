@@ -46,6 +46,9 @@ class Op:
         self._kernel = self.overload._op
         arguments = self.overload._schema.arguments
         self._tensors = [i for i, argument in enumerate(arguments) if "Tensor" in str(argument.type)]
+        self._written = [
+            i for i, argument in enumerate(arguments) if argument.alias_info and argument.alias_info.is_write
+        ]
 
     def __call__(self, *args: Any) -> Any:
         """Compute the op on the arguments of its schema, all given, in order."""
@@ -62,9 +65,12 @@ class Op:
         return self.below_autograd(*args)
 
     def below_autograd(self, *args: Any) -> Any:
-        """Run the kernel, recording no gradient."""
+        """Run the kernel, recording no gradient; a graph that saved what it changes will notice."""
         with torch._C._AutoDispatchBelowAutograd():
-            return self._kernel(*args)
+            result = self._kernel(*args)
+        for i in self._written:
+            torch.autograd.graph.increment_version(args[i])
+        return result
 
     def has_native(self, device: str) -> bool:
         """True when a compiled kernel is registered for the device type."""

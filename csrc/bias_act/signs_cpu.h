@@ -6,12 +6,7 @@
 #include <type_traits>
 
 #include "bias_act/bias_act.h"
-#include "common/launch.h"
-
-#if defined(__x86_64__) && defined(__GNUC__)
-#include <immintrin.h>
-#define FASTUNLEARN_MASKS 1  // AVX-512 compares into bits and blends by bits; compilers do not find that themselves
-#endif
+#include "common/avx512.h"
 
 namespace fastunlearn::bias_act {
 
@@ -23,13 +18,10 @@ uint32_t sign_word(const R* y, int64_t n, R gain) {
   return word;
 }
 
-#if defined(FASTUNLEARN_MASKS)
-inline bool has_masks() {
-  static const bool supported = __builtin_cpu_supports("avx512f");
-  return supported;
-}
+#if defined(FASTUNLEARN_AVX512)
+// AVX-512 compares into bits and blends by bits.
 
-__attribute__((target("avx512f"))) inline void pack_words(const float* y, int64_t words, float gain, uint32_t* signs) {
+FASTUNLEARN_AVX512_TARGET inline void pack_words(const float* y, int64_t words, float gain, uint32_t* signs) {
   const __m512 zero = _mm512_setzero_ps(), side = _mm512_set1_ps(gain < 0 ? -1.0f : 1.0f);
   for (int64_t word = 0; word < words; ++word, y += sign_bits) {
     const uint32_t low = _mm512_cmp_ps_mask(_mm512_mul_ps(_mm512_loadu_ps(y), side), zero, _CMP_GT_OQ);
@@ -38,8 +30,7 @@ __attribute__((target("avx512f"))) inline void pack_words(const float* y, int64_
   }
 }
 
-__attribute__((target("avx512f"))) inline void unpack_words(const uint32_t* signs, int64_t words, float gain,
-                                                            float* out) {
+FASTUNLEARN_AVX512_TARGET inline void unpack_words(const uint32_t* signs, int64_t words, float gain, float* out) {
   const __m512 positive = _mm512_set1_ps(gain), negative = _mm512_set1_ps(-gain);
   for (int64_t word = 0; word < words; ++word, out += sign_bits) {
     _mm512_storeu_ps(out, _mm512_mask_blend_ps(__mmask16(signs[word]), negative, positive));
@@ -52,9 +43,9 @@ __attribute__((target("avx512f"))) inline void unpack_words(const uint32_t* sign
 template <typename R>
 void write_signs(const R* y, int64_t n, R gain, uint32_t* signs) {
   int64_t begin = 0;
-#if defined(FASTUNLEARN_MASKS)
+#if defined(FASTUNLEARN_AVX512)
   if constexpr (std::is_same_v<R, float>) {
-    if (has_masks()) {
+    if (has_avx512()) {
       pack_words(y, n / sign_bits, gain, signs);
       begin = n / sign_bits * sign_bits;
     }
@@ -70,9 +61,9 @@ template <typename R>
 const R* read_signs(const uint32_t* signs, int64_t begin, int64_t stop, R gain, R* buffer) {
   const int64_t first = begin / sign_bits, words = sign_words(stop) - first;
   const R* const result = buffer + begin % sign_bits;
-#if defined(FASTUNLEARN_MASKS)
+#if defined(FASTUNLEARN_AVX512)
   if constexpr (std::is_same_v<R, float>) {
-    if (has_masks()) {
+    if (has_avx512()) {
       unpack_words(signs + first, words, gain, buffer);
       return result;
     }

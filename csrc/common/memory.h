@@ -7,12 +7,10 @@
 #include <cstdint>
 #include <cstring>
 
+#include "common/avx512.h"
+
 #if defined(__linux__)
 #include <sys/mman.h>
-#endif
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__CUDACC__)
-#include <immintrin.h>
-#define FASTUNLEARN_STREAMS 1
 #endif
 
 namespace fastunlearn {
@@ -34,9 +32,8 @@ inline torch::stable::Tensor with_huge_pages(torch::stable::Tensor tensor) {
 // Whether a result of this size is worth writing past the caches: it would push out everything else and be gone from
 // them before it is read, and a store of a whole line into memory need not read that line first.
 inline bool streams(int64_t bytes) {
-#if defined(FASTUNLEARN_STREAMS)
-  static const bool whole_lines = __builtin_cpu_supports("avx512f");
-  return whole_lines && bytes >= int64_t{8} << 20;
+#if defined(FASTUNLEARN_AVX512)
+  return has_avx512() && bytes >= int64_t{8} << 20;
 #else
   return bytes < 0;
 #endif
@@ -44,8 +41,8 @@ inline bool streams(int64_t bytes) {
 
 // memcpy past the caches, where streams() allows it: whole cache lines, and what is left at either end as usual. Other
 // threads may read what was written after end_streams().
-#if defined(FASTUNLEARN_STREAMS)
-__attribute__((target("avx512f"))) inline void stream(const void* from, void* to, int64_t bytes) {
+#if defined(FASTUNLEARN_AVX512)
+FASTUNLEARN_AVX512_TARGET inline void stream(const void* from, void* to, int64_t bytes) {
   constexpr int64_t line = 64;
   const auto* in = static_cast<const char*>(from);
   auto* out = static_cast<char*>(to);

@@ -38,8 +38,6 @@ def ema_update(averages: Iterable[Tensor], params: Iterable[Tensor], decay: floa
         raise ValueError(f"ema_update: decay must be in [0, 1], got {decay}")
     if averages:
         _ema_update(averages, params, float(decay))
-        if not torch.compiler.is_compiling():  # which sees the schema
-            torch.autograd.graph.increment_version(averages)
 
 
 _ema_update = registry.define(

@@ -39,8 +39,6 @@ def fisher_accumulate(fisher: Iterable[Tensor], grads: Iterable[Tensor], weight:
         raise ValueError(f"fisher_accumulate: weight must be non-negative and finite, got {weight}")
     if fisher:
         _fisher_accumulate(fisher, grads, float(weight))
-        if not torch.compiler.is_compiling():  # which sees the schema
-            torch.autograd.graph.increment_version(fisher)
 
 
 _fisher_accumulate = registry.define(
