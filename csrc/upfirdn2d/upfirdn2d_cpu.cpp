@@ -11,6 +11,7 @@
 
 #include "common/dtype.h"
 #include "common/launch.h"
+#include "upfirdn2d/rows_avx512.h"
 #include "upfirdn2d/upfirdn2d_arguments.h"
 #include "upfirdn2d/upfirdn2d_passes.h"
 
@@ -44,7 +45,7 @@ struct Job {
   S* y;
   int64_t images, planes_per_image, image_stride, plane_stride, row_stride, channels;
   Axis vertical, horizontal;
-  bool separable;
+  bool separable, in_registers;
   Polyphase<T> along_columns;            // used when separable
   std::vector<Polyphase<T>> along_rows;  // one when separable, else one per tap row
 
@@ -71,14 +72,16 @@ struct Scratch {
 
   explicit Scratch(const Job<S>& job)
       : columns(job.columns()),
-        inside(clip(columns, job.horizontal.in)),
+        inside(job.in_registers ? Range{0, job.horizontal.in} : clip(columns, job.horizontal.in)),
         width(inside.size() * job.channels),
         stride(job.buffer_stride()),
         zero(width) {
     const int64_t rows = job.block_rows();
     const int64_t source_rows = (rows * job.vertical.down + job.vertical.taps) / job.vertical.up + 2;  // met by a block
-    buffer.resize((job.separable ? rows : source_rows) * stride + 1);  // Decimate may read one value further
-    buffer_inside = buffer.data() + (inside.begin - columns.begin) * job.channels;
+    if (!job.in_registers) {
+      buffer.resize((job.separable ? rows : source_rows) * stride + 1);  // Decimate may read one value further
+      buffer_inside = buffer.data() + (inside.begin - columns.begin) * job.channels;
+    }
     if (!std::is_same_v<S, T>) {
       sources.resize(source_rows * width);
       results.resize(rows * job.horizontal.out * job.channels);
@@ -109,7 +112,11 @@ void run_block(const Job<S>& job, Scratch<S>& scratch, const S* x, S* y, Range o
     out = scratch.results.data();
   }
 
-  if (job.separable) {
+  if (job.in_registers) {
+    if constexpr (std::is_same_v<T, float>) {
+      filter_in_registers(out, rows, job.horizontal.in, job.along_columns, job.along_rows[0], outputs, out_w);
+    }
+  } else if (job.separable) {
     vertical(scratch.buffer_inside, scratch.stride, rows, job.along_columns, outputs, scratch.width);
     horizontal(out, row_size, scratch.buffer.data(), scratch.stride, outputs.size(), scratch.columns.begin,
                job.along_rows[0], out_w, job.channels, false);
@@ -228,11 +235,15 @@ Job<S> plan(const Arguments& a, const Tensor& x, const Filter& filter) {
              a.vertical,
              a.horizontal,
              filter.separable,
+             false,
              {},
              {}};
   if (filter.separable) {
     job.along_columns = polyphase<T>(a.vertical, filter.vertical.data());
     job.along_rows = {polyphase<T>(a.horizontal, filter.horizontal.data())};
+    if constexpr (std::is_same_v<T, float>) {
+      job.in_registers = job.channels == 1 && fits_registers(job.along_columns, job.along_rows[0]);
+    }
   } else {
     for (int64_t i = 0; i < filter.taps_h; ++i) {
       job.along_rows.push_back(polyphase<T>(a.horizontal, filter.taps.data() + i * filter.taps_w));
