@@ -11,6 +11,7 @@
 
 #include "common/dtype.h"
 #include "common/launch.h"
+#include "upfirdn2d/pixels_avx512.h"
 #include "upfirdn2d/rows_avx512.h"
 #include "upfirdn2d/upfirdn2d_arguments.h"
 #include "upfirdn2d/upfirdn2d_passes.h"
@@ -45,7 +46,8 @@ struct Job {
   S* y;
   int64_t images, planes_per_image, image_stride, plane_stride, row_stride, channels;
   Axis vertical, horizontal;
-  bool separable, in_registers;
+  bool separable;
+  bool fused, past_caches;               // both passes at once, by AVX-512; results written past the caches
   Polyphase<T> along_columns;            // used when separable
   std::vector<Polyphase<T>> along_rows;  // one when separable, else one per tap row
 
@@ -54,6 +56,7 @@ struct Job {
 
   // A block is so many output rows of one plane that the rows between the passes stay in the L1 cache.
   int64_t block_rows() const {
+    if (fused) return std::clamp<int64_t>(16384 / (horizontal.out * channels), 1, vertical.out);
     const int64_t fit = 16384 / (buffer_stride() * static_cast<int64_t>(sizeof(T)));
     const int64_t rows = separable ? fit : (fit - vertical.taps / vertical.up) * vertical.up / vertical.down;
     return std::clamp<int64_t>(rows, 1, vertical.out);
@@ -72,13 +75,13 @@ struct Scratch {
 
   explicit Scratch(const Job<S>& job)
       : columns(job.columns()),
-        inside(job.in_registers ? Range{0, job.horizontal.in} : clip(columns, job.horizontal.in)),
+        inside(job.fused ? Range{0, job.horizontal.in} : clip(columns, job.horizontal.in)),
         width(inside.size() * job.channels),
         stride(job.buffer_stride()),
         zero(width) {
     const int64_t rows = job.block_rows();
     const int64_t source_rows = (rows * job.vertical.down + job.vertical.taps) / job.vertical.up + 2;  // met by a block
-    if (!job.in_registers) {
+    if (!job.fused) {
       buffer.resize((job.separable ? rows : source_rows) * stride + 1);  // Decimate may read one value further
       buffer_inside = buffer.data() + (inside.begin - columns.begin) * job.channels;
     }
@@ -112,9 +115,15 @@ void run_block(const Job<S>& job, Scratch<S>& scratch, const S* x, S* y, Range o
     out = scratch.results.data();
   }
 
-  if (job.in_registers) {
+  if (job.fused) {
     if constexpr (std::is_same_v<T, float>) {
-      filter_in_registers(out, rows, job.horizontal.in, job.along_columns, job.along_rows[0], outputs, out_w);
+      const Polyphase<T>& along_row = job.along_rows[0];
+      if (job.channels == 1) {
+        filter_in_registers(out, rows, job.horizontal.in, job.along_columns, along_row, outputs, out_w);
+      } else {
+        filter_pixels(out, rows, job.horizontal.in, job.along_columns, along_row, outputs, out_w, job.channels,
+                      job.past_caches);
+      }
     }
   } else if (job.separable) {
     vertical(scratch.buffer_inside, scratch.stride, rows, job.along_columns, outputs, scratch.width);
@@ -164,6 +173,7 @@ void run(const Job<S>& job) {
       plane = 0;
       image += job.image_stride;
     }
+    if (job.past_caches) end_streams();
   });
 }
 
@@ -236,13 +246,17 @@ Job<S> plan(const Arguments& a, const Tensor& x, const Filter& filter) {
              a.horizontal,
              filter.separable,
              false,
+             false,
              {},
              {}};
   if (filter.separable) {
     job.along_columns = polyphase<T>(a.vertical, filter.vertical.data());
     job.along_rows = {polyphase<T>(a.horizontal, filter.horizontal.data())};
     if constexpr (std::is_same_v<T, float>) {
-      job.in_registers = job.channels == 1 && fits_registers(job.along_columns, job.along_rows[0]);
+      job.fused = job.channels == 1 ? fits_registers(job.along_columns, job.along_rows[0])
+                                    : fits_pixels(job.along_columns, job.along_rows[0], job.channels);
+      job.past_caches = job.fused && job.channels > 1 && std::is_same_v<S, T> && streams(a.y.numel() * sizeof(T)) &&
+                        reinterpret_cast<uintptr_t>(job.y) % 64 == 0;
     }
   } else {
     for (int64_t i = 0; i < filter.taps_h; ++i) {

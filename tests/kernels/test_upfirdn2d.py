@@ -60,7 +60,16 @@ HOT = {
     "shrink": {"padding": 1},
 }
 DEFAULTS = {"up": 1, "down": 1, "padding": 0, "flip_filter": False, "gain": 1}
-SHAPES = [(2, 3, 5, 7), (1, 1, 2, 2), (0, 3, 4, 4), (3, 2, 8, 8), (2, 5, 17, 16), (1, 9, 4, 33), (1, 20, 3, 2)]
+SHAPES = [
+    (2, 3, 5, 7),
+    (1, 1, 2, 2),
+    (0, 3, 4, 4),
+    (3, 2, 8, 8),
+    (2, 5, 17, 16),
+    (1, 9, 4, 33),
+    (1, 20, 3, 2),
+    (1, 16, 3, 5),
+]
 ASYMMETRIC = torch.tensor([1.0, 3.0, 2.0, -0.5])
 
 
@@ -96,6 +105,25 @@ def test_images_of_many_blocks(implementation, f, layout):
     x = LAYOUTS[layout](normal(1, 2, 40, 530)).requires_grad_()
     for hot in HOT.values():
         assert_matches(implementation, REFERENCE, x, f, **hot, terms=16, order=1)
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS | HOT)
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_cpu_vectors(sampling, layout):
+    """Few taps on float32 have kernels of their own: rows that end inside a vector, pixels of whole vectors."""
+    for taps, shape in itertools.product(range(1, 6), [(2, 16, 9, 7), (1, 48, 4, 18), (1, 32, 3, 33)]):
+        x, f = LAYOUTS[layout](normal(*shape)).requires_grad_(), normal(taps, seed=taps)
+        x.data[0, 5, 1, 3] = 100.0
+        assert_matches(upfirdn2d, REFERENCE, x, f, **(SAMPLINGS | HOT)[sampling], terms=16, order=1)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_a_result_past_the_caches(layout):
+    """From 8 MB on the CPU kernel may write around the caches."""
+    x = LAYOUTS[layout](normal(1, 32, 257, 260)).requires_grad_()
+    assert x.nbytes >= 8 << 20
+    for hot in HOT.values():
+        assert_matches(upfirdn2d, REFERENCE, x, ASYMMETRIC, **hot, terms=16, order=1)
 
 
 @pytest.mark.parametrize(("up", "down"), [(1, 1), (2, 1), (1, 2), (3, 2), (5, 7)])
