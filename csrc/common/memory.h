@@ -39,6 +39,11 @@ inline bool streams(int64_t bytes) {
 #endif
 }
 
+// And whether it can be written line by line from its start.
+inline bool streams_lines(const torch::stable::Tensor& result) {
+  return streams(result.numel() * result.element_size()) && reinterpret_cast<uintptr_t>(result.data_ptr()) % 64 == 0;
+}
+
 // memcpy past the caches, where streams() allows it: whole cache lines, and what is left at either end as usual. Other
 // threads may read what was written after end_streams().
 #if defined(FASTUNLEARN_AVX512)
