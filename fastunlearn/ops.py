@@ -14,6 +14,7 @@ from .kernels.parameter_repulsion.op import (
     squared_distance,
     tensor_mse_weights,
 )
+from .kernels.styled_epilogue.op import styled_epilogue
 from .kernels.upfirdn2d.op import downsample2d, filter2d, setup_filter, upfirdn2d, upsample2d
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "parameter_repulsion",
     "setup_filter",
     "squared_distance",
+    "styled_epilogue",
     "tensor_mse_weights",
     "upfirdn2d",
     "upsample2d",

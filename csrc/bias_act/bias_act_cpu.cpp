@@ -3,13 +3,12 @@
 
 #include <algorithm>
 #include <tuple>
-#include <type_traits>
 #include <vector>
 
 #include "bias_act/bias_act_arguments.h"
 #include "bias_act/signs_cpu.h"
 #include "common/launch.h"
-#include "common/memory.h"
+#include "common/tiles_cpu.h"
 
 namespace fastunlearn::bias_act {
 namespace {
@@ -18,8 +17,6 @@ namespace {
 // that one addition does not wait for the last.
 constexpr int lanes = 32;
 
-// Elements that are converted, streamed or given signs at once; they stay in the first-level cache.
-constexpr int64_t tile = 512;
 static_assert(tile % sign_bits == 0);
 
 // The kernels work on memory elements [begin, end) of [outer, channels, inner], in the arithmetic type R. Pointers are
@@ -94,54 +91,6 @@ FASTUNLEARN_CLONES void backward_columns(const R* grad_y, const R* ref, const R*
     grad_y += n, ref += n, grad_x += n, begin += n;
   }
 }
-
-template <typename To, typename From>
-FASTUNLEARN_CLONES void convert(const From* from, To* to, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) to[i] = static_cast<To>(from[i]);
-}
-
-// Elements [begin, stop) in the arithmetic type: where they are, or converted into the buffer.
-template <typename T, typename R>
-const R* read(const T* data, int64_t begin, int64_t stop, R* buffer) {
-  if constexpr (std::is_same_v<T, R>) {
-    return data + begin;
-  } else {
-    convert(data + begin, buffer, stop - begin);
-    return buffer;
-  }
-}
-
-// One result, written tile by tile: in place, or through a buffer where it is of another type or streamed.
-template <typename T, typename R>
-class Result {
- public:
-  Result(T* data, int64_t numel) : data_(data), stream_(streams(numel * sizeof(T))) {}
-  ~Result() {
-    if (stream_) end_streams();
-  }
-
-  // Where the kernel shall put elements from `begin` on.
-  R* place(int64_t begin) {
-    if constexpr (std::is_same_v<T, R>) {
-      if (!stream_) return data_ + begin;
-    }
-    return buffer_;
-  }
-
-  // The kernel has put them there.
-  void finish(int64_t begin, int64_t stop) {
-    if constexpr (std::is_same_v<T, R>) {
-      if (stream_) stream(buffer_, data_ + begin, (stop - begin) * sizeof(T));
-    } else {
-      convert(buffer_, data_ + begin, stop - begin);
-    }
-  }
-
- private:
-  T* data_;
-  bool stream_;
-  alignas(64) R buffer_[tile];
-};
 
 // Calls body(begin, stop) for the tiles of [begin, end). They are cut at multiples of `tile` of the whole tensor: where
 // a row is cut, and so its sum, depends on no thread.

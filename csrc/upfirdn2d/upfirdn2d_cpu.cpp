@@ -1,26 +1,11 @@
 // upfirdn2d on the CPU.
 #include <torch/csrc/stable/library.h>
 
+#include "common/tiles_cpu.h"
 #include "upfirdn2d/blocks_cpu.h"
 
 namespace fastunlearn::upfirdn2d {
 namespace {
-
-FASTUNLEARN_CLONES void convert(const Half* from, float* to, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) to[i] = from[i];
-}
-
-FASTUNLEARN_CLONES void convert(const BFloat16* from, float* to, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) to[i] = from[i];
-}
-
-FASTUNLEARN_CLONES void convert(const float* from, Half* to, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) to[i] = from[i];
-}
-
-FASTUNLEARN_CLONES void convert(const float* from, BFloat16* to, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) to[i] = from[i];
-}
 
 // Rows as they are stored; half precision is converted.
 template <typename S>

@@ -67,9 +67,7 @@ def bias_act(
     Source:
         The layer of StyleGAN2 (arXiv 1912.04958, appendix B), generalised to the activations its users know.
     """
-    spec = ACTIVATIONS.get(act)
-    if spec is None:
-        raise ValueError(f"bias_act: act must be one of {', '.join(ACTIVATIONS)}, got {act!r}")
+    alpha, gain, clamp = resolve("bias_act", act, alpha, gain, clamp)
     if not x.is_floating_point():
         raise TypeError(f"bias_act: x must be a floating-point tensor, got {x.dtype}")
     if b is not None:
@@ -83,15 +81,22 @@ def bias_act(
             b = b.to(x.dtype)
     else:
         dim = 0
+    differentiated = torch.is_grad_enabled() and (x.requires_grad or (b is not None and b.requires_grad))
+    return _bias_act(x, b, dim, act, alpha, gain, clamp, differentiated and ACTIVATIONS[act].slopes == 2 and clamp < 0)[0]
+
+
+def resolve(
+    op: str, act: str, alpha: float | None, gain: float | None, clamp: float | None
+) -> tuple[float, float, float]:
+    """alpha, gain and clamp of an activation, checked, with its defaults; a negative clamp is none."""
+    spec = ACTIVATIONS.get(act)
+    if spec is None:
+        raise ValueError(f"{op}: act must be one of {', '.join(ACTIVATIONS)}, got {act!r}")
     if alpha is None or act != "lrelu":
         alpha = spec.alpha
     elif alpha < 0:
-        raise ValueError(f"bias_act: alpha must be >= 0, got {alpha}")
-    if gain is None:
-        gain = spec.gain
-    clamp = -1.0 if clamp is None else clamp
-    differentiated = torch.is_grad_enabled() and (x.requires_grad or (b is not None and b.requires_grad))
-    return _bias_act(x, b, dim, act, alpha, gain, clamp, differentiated and spec.slopes == 2 and clamp < 0)[0]
+        raise ValueError(f"{op}: alpha must be >= 0, got {alpha}")
+    return alpha, spec.gain if gain is None else gain, -1.0 if clamp is None else clamp
 
 
 def _fake(x, b, dim, act, alpha, gain, clamp, signs):
@@ -171,10 +176,7 @@ _bias_act = registry.define(
 
 
 def _reference(x, b=None, dim=1, act="linear", alpha=None, gain=None, clamp=None):
-    spec = ACTIVATIONS[act]
-    alpha = spec.alpha if alpha is None else alpha
-    gain = spec.gain if gain is None else gain
-    return bias_act_reference(x, b, dim % x.ndim, act, alpha, gain, -1.0 if clamp is None else clamp)[0]
+    return bias_act_reference(x, b, dim % x.ndim, act, *resolve("bias_act", act, alpha, gain, clamp))[0]
 
 
 IMPLEMENTATIONS = registry.implementations(bias_act, _reference, _bias_act, _bias_act_backward)

@@ -50,7 +50,7 @@ def upfirdn2d(
     Source:
         The resampling of StyleGAN2 (arXiv 1912.04958, appendix B); along one axis, ``scipy.signal.upfirdn``.
     """
-    return _upfirdn2d(*_arguments(x, f, up, down, padding, flip_filter, gain))
+    return _upfirdn2d(*checked_arguments("upfirdn2d", x, f, up, down, padding, flip_filter, gain))
 
 
 def setup_filter(
@@ -96,7 +96,7 @@ def filter2d(
     x: Tensor, f: Tensor | None, padding: int | Sequence[int] = 0, flip_filter: bool = False, gain: float = 1
 ) -> Tensor:
     """Filter at the size of x: `upfirdn2d` with the padding that keeps [H, W], and `padding` on top."""
-    x0, x1, y0, y1 = _four(padding)
+    x0, x1, y0, y1 = _four("filter2d", padding)
     kh, kw = _taps(f)
     around = [x0 + kw // 2, x1 + (kw - 1) // 2, y0 + kh // 2, y1 + (kh - 1) // 2]
     return upfirdn2d(x, f, padding=around, flip_filter=flip_filter, gain=gain)
@@ -111,8 +111,8 @@ def upsample2d(
     gain: float = 1,
 ) -> Tensor:
     """Upsample to [H·up, W·up], centred, keeping the brightness that the inserted zeros would dim."""
-    up_x, up_y = _two("up", up)
-    x0, x1, y0, y1 = _four(padding)
+    up_x, up_y = _two("upsample2d", "up", up)
+    x0, x1, y0, y1 = _four("upsample2d", padding)
     kh, kw = _taps(f)
     around = [x0 + (kw + up_x - 1) // 2, x1 + (kw - up_x) // 2, y0 + (kh + up_y - 1) // 2, y1 + (kh - up_y) // 2]
     return upfirdn2d(x, f, up=up, padding=around, flip_filter=flip_filter, gain=gain * up_x * up_y)
@@ -127,8 +127,8 @@ def downsample2d(
     gain: float = 1,
 ) -> Tensor:
     """Filter and downsample to [H / down, W / down], centred."""
-    down_x, down_y = _two("down", down)
-    x0, x1, y0, y1 = _four(padding)
+    down_x, down_y = _two("downsample2d", "down", down)
+    x0, x1, y0, y1 = _four("downsample2d", padding)
     kh, kw = _taps(f)
     around = [
         x0 + (kw - down_x + 1) // 2,
@@ -145,19 +145,19 @@ def _ints(value: int | Sequence[int]) -> tuple[int, ...]:
     return values if all(isinstance(v, int) for v in values) else ()
 
 
-def _two(name: str, value: int | Sequence[int]) -> tuple[int, int]:
+def _two(op: str, name: str, value: int | Sequence[int]) -> tuple[int, int]:
     """A factor along x and y."""
     factors = _ints(value)
     if len(factors) not in (1, 2) or min(factors) < 1:
-        raise ValueError(f"upfirdn2d: {name} must be a positive int or [x, y], got {value!r}")
+        raise ValueError(f"{op}: {name} must be a positive int or [x, y], got {value!r}")
     return factors[0], factors[-1]
 
 
-def _four(padding: int | Sequence[int]) -> tuple[int, int, int, int]:
+def _four(op: str, padding: int | Sequence[int]) -> tuple[int, int, int, int]:
     """Padding at x0, x1, y0 and y1."""
     sides = _ints(padding)
     if len(sides) not in (1, 2, 4):
-        raise ValueError(f"upfirdn2d: padding must be an int, [x, y] or [x0, x1, y0, y1], got {padding!r}")
+        raise ValueError(f"{op}: padding must be an int, [x, y] or [x0, x1, y0, y1], got {padding!r}")
     return sides if len(sides) == 4 else (sides[0], sides[0], sides[-1], sides[-1])
 
 
@@ -166,51 +166,51 @@ def _taps(f: Tensor | None) -> tuple[int, int]:
     return (1, 1) if f is None else (f.shape[0], f.shape[-1])
 
 
-def _arguments(x, f, up, down, padding, flip_filter, gain) -> tuple:
-    """The op's arguments from the public function's, checked."""
+def checked_arguments(op, x, f, up, down, padding, flip_filter, gain) -> tuple:
+    """The registered op's arguments from the public function's, checked in the name of `op`."""
     if not x.is_floating_point():
-        raise TypeError(f"upfirdn2d: x must be a floating-point tensor, got {x.dtype}")
+        raise TypeError(f"{op}: x must be a floating-point tensor, got {x.dtype}")
     if x.ndim != 4:
-        raise ValueError(f"upfirdn2d: x must be [N, C, H, W], got {tuple(x.shape)}")
+        raise ValueError(f"{op}: x must be [N, C, H, W], got {tuple(x.shape)}")
     if f is None:
         f = torch.ones(1, device=x.device)
     if not f.is_floating_point():
-        raise TypeError(f"upfirdn2d: f must be a floating-point tensor, got {f.dtype}")
+        raise TypeError(f"{op}: f must be a floating-point tensor, got {f.dtype}")
     if f.ndim not in (1, 2) or f.numel() == 0:
-        raise ValueError(f"upfirdn2d: f must be [k] or [kh, kw], got {tuple(f.shape)}")
+        raise ValueError(f"{op}: f must be [k] or [kh, kw], got {tuple(f.shape)}")
     if f.requires_grad:
-        raise ValueError("upfirdn2d: f must not require a gradient, got one that does: detach it")
+        raise ValueError(f"{op}: f must not require a gradient, got one that does: detach it")
     if f.device != x.device:
-        raise ValueError(f"upfirdn2d: f must be on {x.device} as x is, got {f.device}")
+        raise ValueError(f"{op}: f must be on {x.device} as x is, got {f.device}")
     if f.dtype not in (torch.float32, torch.float64):
         f = f.float()
-    up_x, up_y = _two("up", up)
-    down_x, down_y = _two("down", down)
-    x0, x1, y0, y1 = _four(padding)
+    up_x, up_y = _two(op, "up", up)
+    down_x, down_y = _two(op, "down", down)
+    x0, x1, y0, y1 = _four(op, padding)
     h, w = x.shape[2:]
     kh, kw = _taps(f)
     span_h, span_w = h * up_y + y0 + y1 - kh, w * up_x + x0 + x1 - kw
     if h < 1 or w < 1 or span_h < 0 or span_w < 0:
         raise ValueError(
-            f"upfirdn2d: x must be at least as large as the filter [{kh}, {kw}] once upsampled and padded, "
+            f"{op}: x must be at least as large as the filter [{kh}, {kw}] once upsampled and padded, "
             f"got [{h * up_y + y0 + y1}, {w * up_x + x0 + x1}]"
         )
     out_h, out_w = span_h // down_y + 1, span_w // down_x + 1
     return x, f, up_x, up_y, down_x, down_y, x0, y0, out_h, out_w, flip_filter, float(gain)
 
 
-def _memory_format(x: Tensor) -> torch.memory_format:
+def memory_format(x: Tensor) -> torch.memory_format:
     """The kernels' rule: pixels, not channels, lie apart."""
     return torch.channels_last if x.stride(1) == 1 and x.stride(3) != 1 else torch.contiguous_format
 
 
 def _fake(x, f, up_x, up_y, down_x, down_y, pad_x, pad_y, out_h, out_w, flip_filter, gain):
     size = (x.shape[0], x.shape[1], out_h, out_w)
-    return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=_memory_format(x))
+    return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=memory_format(x))
 
 
 def _fallback(x, *arguments):
-    return upfirdn2d_reference(x, *arguments).contiguous(memory_format=_memory_format(x))
+    return upfirdn2d_reference(x, *arguments).contiguous(memory_format=memory_format(x))
 
 
 def _setup_context(ctx, inputs, output):
@@ -219,12 +219,15 @@ def _setup_context(ctx, inputs, output):
 
 
 def _backward(ctx, grad_y):
-    """The adjoint: sample i of x met tap t at output o where o·down − pad + t = i·up."""
-    up_x, up_y, down_x, down_y, pad_x, pad_y, _, _, flip_filter, gain = ctx.arguments
-    kh, kw = _taps(ctx.f)
+    *geometry, _, _, flip_filter, gain = ctx.arguments
+    return adjoint(grad_y, ctx.f, *geometry, ctx.size, flip_filter, gain), *(None,) * 11
+
+
+def adjoint(grad_y, f, up_x, up_y, down_x, down_y, pad_x, pad_y, size, flip_filter, gain) -> Tensor:
+    """The gradient in x, whose [H, W] is `size`: sample i met tap t at output o where o·down − pad + t = i·up."""
+    kh, kw = _taps(f)
     sampling = (down_x, down_y, up_x, up_y)
-    grad_x = _upfirdn2d(grad_y, ctx.f, *sampling, kw - 1 - pad_x, kh - 1 - pad_y, *ctx.size, not flip_filter, gain)
-    return grad_x, *(None,) * 11
+    return _upfirdn2d(grad_y, f, *sampling, kw - 1 - pad_x, kh - 1 - pad_y, *size, not flip_filter, gain)
 
 
 _upfirdn2d = registry.define(
@@ -238,7 +241,7 @@ _upfirdn2d = registry.define(
 
 
 def _reference(x, f, up=1, down=1, padding=0, flip_filter=False, gain=1):
-    return upfirdn2d_reference(*_arguments(x, f, up, down, padding, flip_filter, gain))
+    return upfirdn2d_reference(*checked_arguments("upfirdn2d", x, f, up, down, padding, flip_filter, gain))
 
 
 IMPLEMENTATIONS = registry.implementations(upfirdn2d, _reference, _upfirdn2d)
