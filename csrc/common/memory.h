@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <new>
+#include <vector>
 
 #include "common/avx512.h"
 
@@ -28,6 +30,21 @@ inline torch::stable::Tensor with_huge_pages(torch::stable::Tensor tensor) {
 #endif
   return tensor;
 }
+
+// std::vector whose elements begin on a cache line: a vector store that straddles two costs twice.
+template <typename T>
+struct LineAllocator {
+  using value_type = T;
+  LineAllocator() = default;
+  template <typename U>
+  LineAllocator(const LineAllocator<U>&) {}
+  T* allocate(size_t n) { return static_cast<T*>(::operator new(n * sizeof(T), std::align_val_t{64})); }
+  void deallocate(T* p, size_t) { ::operator delete(p, std::align_val_t{64}); }
+  bool operator==(const LineAllocator&) const { return true; }
+  bool operator!=(const LineAllocator&) const { return false; }
+};
+template <typename T>
+using LineVector = std::vector<T, LineAllocator<T>>;
 
 // Whether a result of this size is worth writing past the caches: it would push out everything else and be gone from
 // them before it is read, and a store of a whole line into memory need not read that line first.

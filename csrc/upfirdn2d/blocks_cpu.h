@@ -86,9 +86,9 @@ struct Job {
   int64_t images, planes_per_image, channels;
   Axis vertical, horizontal;
   bool separable;
-  bool fused = false;                        // both passes at once, by AVX-512
-  bool past_caches = false;                  // and their results written around the caches
-  Polyphase<T> along_columns = {};           // used when separable
+  bool fused = false;                         // both passes at once, by AVX-512
+  bool past_caches = false;                   // and their results written around the caches
+  Polyphase<T> along_columns = {};            // used when separable
   std::vector<Polyphase<T>> along_rows = {};  // one when separable, else one per tap row
 
   Job(const Arguments& a, const Filter& filter)
@@ -119,16 +119,14 @@ struct Job {
 
   // A block is so many output rows of one plane that the rows between the passes stay in the L1 cache.
   int64_t block_rows() const {
-    if (fused) return std::clamp<int64_t>(16384 / row_size(), 1, vertical.out);
+    if (fused) return std::clamp<int64_t>(4096 / row_size(), 1, vertical.out);
     const int64_t fit = 16384 / (buffer_stride() * static_cast<int64_t>(sizeof(T)));
     const int64_t rows = separable ? fit : (fit - vertical.taps / vertical.up) * vertical.up / vertical.down;
     return std::clamp<int64_t>(rows, 1, vertical.out);
   }
   int64_t blocks_per_plane() const { return ceil_div(vertical.out, block_rows()); }
 
-  Range outputs(int64_t part) const {
-    return {part * block_rows(), std::min((part + 1) * block_rows(), vertical.out)};
-  }
+  Range outputs(int64_t part) const { return {part * block_rows(), std::min((part + 1) * block_rows(), vertical.out)}; }
   // The rows of x that a block meets.
   Range needed(int64_t part) const { return clip(reach_of(vertical, outputs(part)), vertical.in); }
   // The rows of x that count as the block's: every row belongs to one block, met by it or not.
@@ -146,9 +144,9 @@ struct Block {
 template <typename S>
 struct Scratch {
   using T = typename Job<S>::T;
-  Range met, exist;  // samples of a row that outputs meet, and those of them that x has
+  Range met, exist;       // samples of a row that outputs meet, and those of them that x has
   int64_t width, stride;  // values of a row of x, and of a row of the buffer
-  std::vector<T> buffer, zero, sources, results;
+  LineVector<T> buffer, zero, sources, results;
   T* buffer_inside;
   int64_t plane = -1;  // of the call; whose rows `loaded` the sources hold
   Range loaded{0, 0};
@@ -204,7 +202,8 @@ void run_block(const Job<S>& job, const Ends& ends, Scratch<S>& scratch, const B
   const Axis& vertical_axis = job.vertical;
   const Range outputs = job.outputs(block.part);
   const int64_t out_w = job.horizontal.out, row_size = job.row_size();
-  S* const y = job.y + ((block.image * job.planes_per_image + block.plane) * vertical_axis.out + outputs.begin) * row_size;
+  S* const y =
+      job.y + ((block.image * job.planes_per_image + block.plane) * vertical_axis.out + outputs.begin) * row_size;
 
   Rows<T> rows;
   if constexpr (Ends::loads) {

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "common/memory.h"
 #include "upfirdn2d/rows_avx512.h"
 
 namespace fastunlearn::upfirdn2d {
@@ -23,11 +24,6 @@ inline bool fits_pixels(const Polyphase<float>& along_columns, const Polyphase<f
   };
   return has_avx512() && channels > 1 && channels % lanes == 0 && few(along_columns) && few(along_rows) &&
          along_rows.step <= most_taps;
-}
-
-// The first address from p on at which a cache line begins.
-inline float* aligned(float* p) {
-  return reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(p) + 63) / 64 * 64);
 }
 
 // out[c] = Σ_k weights[k] · from[k][c] for one pixel's channels.
@@ -68,8 +64,7 @@ FASTUNLEARN_AVX512_TARGET inline void filter_pixels(float* out, const Rows<float
                                                     int64_t channels, bool past_caches) {
   constexpr int64_t ring_pixels = 8;  // an output meets four at most, and none before those of the output before it
   constexpr int64_t ahead = 1024;     // elements from what is read to what is asked for
-  std::vector<float> memory(ring_pixels * channels + lanes);
-  float* const ring = aligned(memory.data());
+  LineVector<float> ring(ring_pixels * channels);
   const auto period = static_cast<int64_t>(along_rows.phases.size());
   for (int64_t o = outputs.begin; o < outputs.end; ++o) {
     const Phase<float>& column = along_columns.phases[o % along_columns.period];
@@ -80,7 +75,7 @@ FASTUNLEARN_AVX512_TARGET inline void filter_pixels(float* out, const Rows<float
     }
     // The lines that the row before has not met; their next cache lines are asked for in time.
     const int64_t fresh = std::max<int64_t>(0, taps - along_columns.step);
-    const auto sample = [&](int64_t i) { return ring + (i & (ring_pixels - 1)) * channels; };
+    const auto sample = [&](int64_t i) { return ring.data() + (i & (ring_pixels - 1)) * channels; };
     int64_t done = along_rows.phases[0].source;
     for (int64_t r = 1; r < period; ++r) done = std::min(done, along_rows.phases[r].source);
     int64_t r = 0, start = 0;

@@ -82,7 +82,9 @@ def bias_act(
     else:
         dim = 0
     differentiated = torch.is_grad_enabled() and (x.requires_grad or (b is not None and b.requires_grad))
-    return _bias_act(x, b, dim, act, alpha, gain, clamp, differentiated and ACTIVATIONS[act].slopes == 2 and clamp < 0)[0]
+    return _bias_act(x, b, dim, act, alpha, gain, clamp, differentiated and ACTIVATIONS[act].slopes == 2 and clamp < 0)[
+        0
+    ]
 
 
 def resolve(
