@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
+#include <utility>
 
 #include "common/vectors.h"
 
@@ -11,18 +13,44 @@ namespace {
 // Rows that one vertical pass makes at once: each value it loads meets this many sums in registers.
 constexpr int step_rows = 8;
 
-// Calls body(k) for 0 ≤ k < count, unrolled where Count is known.
+template <int Count, typename Body, int... K>
+INLINE void for_each_tap(const Body& body, std::integer_sequence<int, K...>) {
+  (body(std::integral_constant<int, K>()), ...);
+}
+
+// Calls body(k) for 0 ≤ k < count; where Count is known, with constants.
 template <int Count, typename Body>
 INLINE void for_taps(int64_t count, const Body& body) {
   if constexpr (Count > 0) {
-#pragma GCC unroll 32
-    for (int k = 0; k < Count; ++k) body(k);
+    for_each_tap<Count>(body, std::make_integer_sequence<int, Count>());
   } else {
     for (int64_t k = 0; k < count; ++k) body(k);
   }
 }
 
-// The passes work on whole vectors: rows have room for one more than they hold.
+template <int Shift, int V, typename T, int... I>
+INLINE void join(Vector<T, V>& out, const Vector<T, V>& a, const Vector<T, V>& b, std::integer_sequence<int, I...>) {
+  out = __builtin_shufflevector(a, b, (Shift + I)...);
+}
+
+// The vector at in + k, for aligned `in`. Every load of 64 bytes but one in 16 would touch two cache lines; so those are
+// put together from aligned ones.
+template <int V, typename T, int K>
+INLINE void load_behind(Vector<T, V>& out, const T* in, std::integral_constant<int, K>) {
+  constexpr int first = K / V * V;
+  if constexpr (V * sizeof(T) == 64 && first != K) {
+    join<K - first, V, T>(out, load<V>(in + first), load<V>(in + first + V), std::make_integer_sequence<int, V>());
+  } else {
+    out = load<V>(in + K);
+  }
+}
+template <int V, typename T>
+INLINE void load_behind(Vector<T, V>& out, const T* in, int64_t k) {
+  out = load<V>(in + k);
+}
+
+// The passes work on whole vectors: rows begin at multiples of 64 bytes and have room for two vectors more than they
+// hold.
 
 // out[r][m] = Σ_k taps[k] · rows[r + k][m] for r < step_rows.
 struct Vertical {
@@ -31,7 +59,7 @@ struct Vertical {
     constexpr int V = Bytes / sizeof(T);
     for (int64_t m = 0; m < n; m += V) {
       Vector<T, V> sums[step_rows] = {};
-      for_taps<Taps ? Taps + step_rows - 1 : 0>(count + step_rows - 1, [&](int64_t t) INLINE_LAMBDA {
+      for_taps<Taps ? Taps + step_rows - 1 : 0>(count + step_rows - 1, [&](auto t) INLINE_LAMBDA {
         const Vector<T, V> value = load<V>(rows[t] + m);
         for (int r = 0; r < step_rows; ++r) {
           if (0 <= t - r && t - r < (Taps ? Taps : count)) sums[r] += taps[t - r] * value;
@@ -49,7 +77,11 @@ struct Horizontal {
     constexpr int V = Bytes / sizeof(T);
     for (int64_t m = 0; m < n; m += V) {
       Vector<T, V> sum{};
-      for_taps<Taps>(count, [&](int64_t k) INLINE_LAMBDA { sum += taps[k] * load<V>(in + m + k); });
+      for_taps<Taps>(count, [&](auto k) INLINE_LAMBDA {
+        Vector<T, V> value;
+        load_behind<V>(value, in + m, k);
+        sum += taps[k] * value;
+      });
       store<V, false>(out + m, sum);
     }
   }
@@ -62,8 +94,10 @@ struct HorizontalMeans {
     constexpr int V = Bytes / sizeof(T);
     for (int64_t m = 0; m < n; m += V) {
       Vector<T, V> sum_a{}, sum_aa{}, sum_b{}, sum_bb{};
-      for_taps<Taps>(count, [&](int64_t k) INLINE_LAMBDA {
-        const Vector<T, V> value_a = load<V>(a + m + k), value_b = load<V>(b + m + k);
+      for_taps<Taps>(count, [&](auto k) INLINE_LAMBDA {
+        Vector<T, V> value_a, value_b;
+        load_behind<V>(value_a, a + m, k);
+        load_behind<V>(value_b, b + m, k);
         const Vector<T, V> part_a = taps[k] * value_a, part_b = taps[k] * value_b;
         sum_a += part_a;
         sum_aa += part_a * value_a;
