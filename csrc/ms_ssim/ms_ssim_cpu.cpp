@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <tuple>
+#include <type_traits>
 #include <vector>
 
 #include "common/launch.h"
@@ -348,8 +349,10 @@ class BackwardOfBlock {
       for (int64_t r = 0; r < std::min<int64_t>(step_rows, end - row); ++r) {
         const T *const by_x = down_[r], *const by_aa = by_x + down_.stride(), *const by_bb = by_aa + down_.stride();
         const int64_t at = (row + r) * scale_.w;
-        spread(below.x, row + r, below_x_);
-        if (BothImages) spread(below.y, row + r, below_y_);
+        if (r == 0 || (row + r + scale_.h) % 2 == 0) {  // two rows get the same
+          spread(below.x, row + r, below_x_);
+          if (BothImages) spread(below.y, row + r, below_y_);
+        }
         row_of_gradients<BothImages>(by_x, by_aa, by_bb, by_bb + down_.stride(), x + at, y + at, below_x_.data(),
                                      below_y_.data(), grad.x + at, BothImages ? grad.y + at : nullptr, scale_.w,
                                      factor, f.shift);
