@@ -97,7 +97,7 @@ class Ring {
   }
 
   T* operator[](int64_t row) { return first_ + row % rows_ * row_size(); }
-  int64_t stride() const { return stride_; }  // from one value of a pixel to its next
+  int64_t stride() const { return stride_; }               // from one value of a pixel to its next
   int64_t row_size() const { return 4 * stride_ + room; }  // so that no width puts all rows in one set of the cache
 
  private:
@@ -354,8 +354,8 @@ class BackwardOfBlock {
           if (BothImages) spread(below.y, row + r, below_y_);
         }
         row_of_gradients<BothImages>(by_x, by_aa, by_bb, by_bb + down_.stride(), x + at, y + at, below_x_.data(),
-                                     below_y_.data(), grad.x + at, BothImages ? grad.y + at : nullptr, scale_.w,
-                                     factor, f.shift);
+                                     below_y_.data(), grad.x + at, BothImages ? grad.y + at : nullptr, scale_.w, factor,
+                                     f.shift);
       }
     }
   }
@@ -453,9 +453,8 @@ void backward_of_planes(const Arguments& arguments, const T* grad, Gradients<T> 
   });
 }
 
-std::tuple<Tensor, Tensor> ms_ssim_backward_cpu(const Tensor& grad, const Tensor& x, const Tensor& y,
-                                                const Tensor& win, double c1, double c2, int64_t levels,
-                                                bool both_images) {
+std::tuple<Tensor, Tensor> ms_ssim_backward_cpu(const Tensor& grad, const Tensor& x, const Tensor& y, const Tensor& win,
+                                                double c1, double c2, int64_t levels, bool both_images) {
   const char* op = "ms_ssim_backward";
   const Arguments arguments(x, y, win, c1, c2, levels, op);
   const Tensor dense_grad = arguments.checked(grad, op);

@@ -106,7 +106,8 @@ __device__ void for_windows(const Problem& p, const Tile& tile, const T* x, cons
   for (int i = threadIdx.x; i < rows * columns; i += block_threads) {
     const int64_t row = tile.row + i / columns, column = tile.column + i % columns;
     const bool inside = row < p.h && column < p.w;
-    const T here_x = inside ? image_x[row * p.w + column] : shift, here_y = inside ? image_y[row * p.w + column] : shift;
+    const T here_x = inside ? image_x[row * p.w + column] : shift,
+            here_y = inside ? image_y[row * p.w + column] : shift;
     a[i] = (here_x - shift) + (here_y - shift);
     b[i] = here_x - here_y;
   }

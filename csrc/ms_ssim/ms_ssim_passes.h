@@ -33,8 +33,8 @@ INLINE void join(Vector<T, V>& out, const Vector<T, V>& a, const Vector<T, V>& b
   out = __builtin_shufflevector(a, b, (Shift + I)...);
 }
 
-// The vector at in + k, for aligned `in`. Every load of 64 bytes but one in 16 would touch two cache lines; so those are
-// put together from aligned ones.
+// The vector at in + k, for aligned `in`. Every load of 64 bytes but one in 16 would touch two cache lines; so those
+// are put together from aligned ones.
 template <int V, typename T, int K>
 INLINE void load_behind(Vector<T, V>& out, const T* in, std::integral_constant<int, K>) {
   constexpr int first = K / V * V;
@@ -118,17 +118,17 @@ INLINE void with_taps(const T* taps, int64_t count, int64_t n, const Arguments&.
               : Pass::template run<Bytes, 0>(arguments..., taps, count, n);
 }
 
-#define VERTICAL(bytes, T)                                                                                     \
-  void vertical(T* out, int64_t out_stride, const T* const* rows, const T* taps, int64_t count, int64_t n) {   \
-    with_taps<bytes, Vertical>(taps, count, n, out, out_stride, rows);                                         \
+#define VERTICAL(bytes, T)                                                                                   \
+  void vertical(T* out, int64_t out_stride, const T* const* rows, const T* taps, int64_t count, int64_t n) { \
+    with_taps<bytes, Vertical>(taps, count, n, out, out_stride, rows);                                       \
   }
-#define HORIZONTAL(bytes, T)                                                                                   \
-  void horizontal(T* out, const T* in, const T* taps, int64_t count, int64_t n) {                              \
-    with_taps<bytes, Horizontal>(taps, count, n, out, in);                                                     \
+#define HORIZONTAL(bytes, T)                                                      \
+  void horizontal(T* out, const T* in, const T* taps, int64_t count, int64_t n) { \
+    with_taps<bytes, Horizontal>(taps, count, n, out, in);                        \
   }
-#define MEANS(bytes, T)                                                                                        \
+#define MEANS(bytes, T)                                                                                            \
   void horizontal_means(T* out, int64_t stride, const T* a, const T* b, const T* taps, int64_t count, int64_t n) { \
-    with_taps<bytes, HorizontalMeans>(taps, count, n, out, stride, a, b);                                      \
+    with_taps<bytes, HorizontalMeans>(taps, count, n, out, stride, a, b);                                          \
   }
 #define VERTICAL_FLOAT(bytes) VERTICAL(bytes, float)
 #define VERTICAL_DOUBLE(bytes) VERTICAL(bytes, double)

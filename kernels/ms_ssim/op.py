@@ -95,7 +95,7 @@ def ms_ssim(
         win_sigma: its standard deviation in pixels, > 0; without `win`.
         win: weights of the window along both axes, [k], [1, …, 1, k] or, for each channel, [C, 1, …, 1, k]; k odd. A
             constant: no gradient flows into it.
-        weights: exponents w_s, finest scale first; their number S is that of the scales. None for the five of the paper.
+        weights: exponents w_s, finest scale first, S of them for S scales. None for the five of the paper.
         K: the two constants, small against 1.
 
     Returns:
@@ -169,10 +169,13 @@ def _ssim(means, X, Y, data_range, size_average, window, K, nonnegative_ssim):
 
 
 def _product_of_scales(means, X, Y, data_range, size_average, window, weights, K):
-    values = _values(means, X, Y, data_range, window, K, len(weights)).relu()
-    # One after the other: the gradient of torch.prod asks a GPU whether there are zeros, and waits.
-    powers = [value**weight for value, weight in zip(values.unbind(0), weights, strict=True)]
-    return _average(functools.reduce(operator.mul, powers), size_average, X.dtype)
+    values = _values(means, X, Y, data_range, window, K, len(weights))
+    # A power of 0 has infinite derivatives: the zeros are put in behind it. One factor after the other: the gradient of
+    # torch.prod asks a GPU whether there are zeros, and waits.
+    zeros = values <= 0
+    powers = [value**weight for value, weight in zip(values.masked_fill(zeros, 1).unbind(0), weights, strict=True)]
+    product = functools.reduce(operator.mul, powers).masked_fill(zeros.any(0), 0)
+    return _average(product, size_average, X.dtype)
 
 
 def _values(means, X, Y, data_range, window, K, levels):
@@ -222,9 +225,9 @@ def _backward_backward(ctx, grad_grad_x, grad_grad_y):
     with torch.enable_grad():
         tensors = [_followed(t) if needed else t.detach() for t, needed in zip(tensors, wanted, strict=True)]
         outputs = ms_ssim_backward_reference(*tensors, win, *ctx.arguments)
-    pairs = [(y, g) for y, g in zip(outputs, (grad_grad_x, grad_grad_y), strict=True) if g is not None]
+    pairs = zip(outputs, (grad_grad_x, grad_grad_y), strict=True)
+    outputs, directions = zip(*((y, g) for y, g in pairs if y.requires_grad and g is not None), strict=True)
     inputs = [t for t, needed in zip(tensors, wanted, strict=True) if needed]
-    outputs, directions = zip(*pairs, strict=True)
     found = iter(torch.autograd.grad(outputs, inputs, directions, create_graph=torch.is_grad_enabled()))
     return *(next(found) if needed else None for needed in wanted), None, None, None, None, None
 
