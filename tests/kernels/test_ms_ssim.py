@@ -364,12 +364,15 @@ def test_kernel_refuses_what_its_pointers_could_not_bear():
         backward(torch.zeros(2, 2, 3), x, x, win, 0.1, 0.1, 1, True)
 
 
-def test_a_window_for_shared_memory_alone(implementation):
-    """The CUDA half cuts its tiles until they fit, and says so where a single window does not."""
-    X, Y = make(1, 1, 61, 60)
-    matches(implementation, X, Y, win_size=51, win_sigma=20.0, order=1)
-    if implementation is not IMPLEMENTATIONS["cpu"]:
-        pytest.skip("the CPU half has no limit")
+def test_the_largest_windows(request, implementation):
+    """The CUDA half cuts its tiles until they fit into shared memory, and says so where a single window does not."""
+    matches(implementation, *make(1, 1, 61, 60), win_size=51, win_sigma=20.0, order=1)
+    X, Y = make(1, 1, 90, 90)
+    if request.node.callspec.params["implementation"] == "cpu":
+        matches(implementation, X, Y, win_size=81, win_sigma=20.0, order=1)
+        return
+    with pytest.raises(RuntimeError, match="ms_ssim: win must fit into shared memory, got 81 taps"):
+        implementation(X, Y, win_size=81)
 
 
 def test_metrics_offer_them():
