@@ -1,4 +1,4 @@
-"""ms_ssim and ssim against eager PyTorch and against the packages that are installed: pytorch-msssim, piq, torchmetrics."""
+"""ms_ssim and ssim against eager PyTorch and the packages that are installed: pytorch-msssim, piq, torchmetrics."""
 
 import functools
 import importlib
@@ -13,30 +13,33 @@ from measure import compare, forward_backward
 OPS = {"ms_ssim": IMPLEMENTATIONS, "ssim": SSIM_IMPLEMENTATIONS}
 SHAPES = [(8, 3, 256, 256), (1, 3, 1024, 1024)]
 TERMS = 11**4  # a pixel lies under 11² windows, and each gathers as many pixels
-# Of each package: the module and, by op, the function, called with images in [0, 1].
+# Of each package: the module and the functions of the ops, called with images in [0, 1]. torchmetrics reflects images
+# at their edges: its values are near, its gradients are others, so that it takes part in the forward only.
 PACKAGES = {
-    "pytorch-msssim": ("pytorch_msssim", {"ms_ssim": "ms_ssim", "ssim": "ssim"}, {}),
-    "piq": ("piq", {"ms_ssim": "multi_scale_ssim", "ssim": "ssim"}, {"downsample": False}),
+    "pytorch-msssim": ("pytorch_msssim", {"ms_ssim": "ms_ssim", "ssim": "ssim"}),
+    "piq": ("piq", {"ms_ssim": "multi_scale_ssim", "ssim": "ssim"}),
+}
+FORWARD_ONLY = {
     "torchmetrics": (
         "torchmetrics.functional.image",
         {
             "ms_ssim": "multiscale_structural_similarity_index_measure",
             "ssim": "structural_similarity_index_measure",
         },
-        {},
     ),
 }
 
 
-def peers(op: str) -> dict[str, Callable]:
-    """The op as the packages that can be imported have it."""
+def peers(op: str, packages: dict) -> dict[str, Callable]:
+    """The op as those packages have it that can be imported."""
     found = {}
-    for name, (module, functions, options) in PACKAGES.items():
+    for name, (module, functions) in packages.items():
         try:
-            function = getattr(importlib.import_module(module), functions[op])
+            found[name] = getattr(importlib.import_module(module), functions[op])
         except ImportError:
             continue
-        found[name] = functools.partial(function, **(options if op == "ssim" else {}))
+    if op == "ssim" and "piq" in found:  # by default it halves large images first
+        found["piq"] = functools.partial(found["piq"], downsample=False)
     return found
 
 
@@ -47,8 +50,8 @@ def make(device, shape, both=True):
     return [X.requires_grad_(), Y.requires_grad_(both)]
 
 
-def functions_of(contenders, op):
-    functions = {**contenders(OPS[op]["reference"], OPS[op]["cpu"]), **peers(op)}
+def functions_of(contenders, op, packages=PACKAGES):
+    functions = {**contenders(OPS[op]["reference"], OPS[op]["cpu"]), **peers(op, packages)}
     return {name: functools.partial(function, data_range=1.0) for name, function in functions.items()}
 
 
@@ -80,5 +83,6 @@ def test_gradient_in_one_image(benchmark, contenders, device):
 def test_forward(benchmark, contenders, device, op):
     images = make(device, SHAPES[0])
     X, Y = (image.detach() for image in images)
-    cases = {name: functools.partial(function, X, Y) for name, function in functions_of(contenders, op).items()}
+    functions = functions_of(contenders, op, PACKAGES | FORWARD_ONLY)
+    cases = {name: functools.partial(function, X, Y) for name, function in functions.items()}
     compare(benchmark, f"{op} fwd {SHAPES[0]}", cases, 2 * X.nbytes, lambda: check(op, images), device)
