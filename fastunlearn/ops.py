@@ -7,6 +7,7 @@ from .kernels.fisher_accumulate.op import fisher_accumulate
 from .kernels.latent_projection.op import LatentProjection, latent_projection
 from .kernels.matrix_sqrt.op import matrix_sqrt
 from .kernels.modulated_conv2d.op import modulated_conv2d
+from .kernels.ms_ssim.op import ms_ssim, ssim
 from .kernels.parameter_repulsion.op import (
     AnchorMean,
     largest_alpha,
@@ -30,9 +31,11 @@ __all__ = [
     "latent_projection",
     "matrix_sqrt",
     "modulated_conv2d",
+    "ms_ssim",
     "parameter_repulsion",
     "setup_filter",
     "squared_distance",
+    "ssim",
     "styled_epilogue",
     "tensor_mse_weights",
     "upfirdn2d",

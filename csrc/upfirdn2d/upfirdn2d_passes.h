@@ -11,16 +11,8 @@
 #include <utility>
 #include <vector>
 
+#include "common/vectors.h"
 #include "upfirdn2d/upfirdn2d.h"
-
-// What a cloned function calls must be inlined into it, or it would run as baseline code.
-#if defined(__GNUC__)
-#define INLINE inline __attribute__((always_inline))
-#define INLINE_LAMBDA __attribute__((always_inline))
-#else
-#define INLINE inline
-#define INLINE_LAMBDA
-#endif
 
 namespace fastunlearn::upfirdn2d {
 namespace {
@@ -74,25 +66,8 @@ Range clip(Range samples, int64_t size) {
 
 // ---- inner loops ---------------------------------------------------------------------------------------------------
 
-// V elements at an address of any alignment. Explicit vectors, because gcc guards the plain loops against aliasing at
-// run time and leaves short ones scalar, and planes of 4² to 32² pixels have only short ones.
-template <typename T, int V>
-struct VectorOf {
-  typedef T type __attribute__((vector_size(V * sizeof(T)), aligned(sizeof(T)), may_alias));
-};
-template <typename T, int V>
-using Vector = typename VectorOf<T, V>::type;
-
-template <int V, typename T>
-INLINE const Vector<T, V>& load(const T* p) {
-  return *reinterpret_cast<const Vector<T, V>*>(p);
-}
-
-template <int V, bool Add, typename T>
-INLINE void store(T* p, const Vector<T, V>& value) {
-  auto& to = *reinterpret_cast<Vector<T, V>*>(p);
-  to = Add ? to + value : value;
-}
+// Explicit vectors, because gcc guards the plain loops against aliasing at run time and leaves short ones scalar, and
+// planes of 4² to 32² pixels have only short ones.
 
 // The elements First, First + 2, … of a followed by b.
 template <int First, int V, typename T, size_t... I>
@@ -313,16 +288,6 @@ INLINE void horizontal_pass(T* out, int64_t out_stride, const T* buffer, int64_t
     }
   }
 }
-
-// One wheel for every x86-64: a copy for each register size, and the loader picks. (FASTUNLEARN_CLONES would give all
-// of them the same vectors.)
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
-#define FOR_EACH_TARGET(define)                                                                             \
-  __attribute__((target("arch=x86-64-v4"))) define(64) __attribute__((target("arch=x86-64-v3"))) define(32) \
-      __attribute__((target("default"))) define(16)
-#else
-#define FOR_EACH_TARGET(define) define(16)
-#endif
 
 #define VERTICAL(bytes, T)                                                                                  \
   void vertical(T* out, int64_t out_stride, const Rows<T>& rows, const Polyphase<T>& filter, Range outputs, \

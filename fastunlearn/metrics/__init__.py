@@ -1,5 +1,6 @@
 """Numbers that say how much a generator forgot, and what that cost."""
 
+from ..kernels.ms_ssim.op import ms_ssim, ssim
 from .frechet import FeatureStatistics, frechet_distance
 from .statistics import (
     DIGIT_FID_SAMPLES,
@@ -34,7 +35,9 @@ __all__ = [
     "digit_fid",
     "digit_statistics",
     "frechet_distance",
+    "ms_ssim",
     "percentage_unlearned",
     "share_ratios",
+    "ssim",
     "wilson_interval",
 ]

@@ -122,7 +122,7 @@ def _setup_context(ctx, inputs, output):
 
 def _backward(ctx, grad_y):
     x, y, f, *sides = ctx.saved_tensors
-    pad_x, pad_y, out_h, out_w, *rest = ctx.geometry
+    pad_x, pad_y, _, _, *rest = ctx.geometry
     if torch.is_grad_enabled() or ctx.needs_input_grad[9]:
         v = x if x is None or f is None else _upfirdn2d(x, f, 1, 1, 1, 1, *ctx.geometry)
         g = _bias_act_backward(grad_y, y, None, None, 0, *ctx.activation, False)[0]
