@@ -147,6 +147,16 @@ def wide(x):
 
 
 @triton.jit
+def read(pointers, mask):
+    """Elements in the arithmetic type, 0 beyond the mask; None for no mask, with which loads are 16 bytes wide."""
+    if mask is None:
+        x = tl.load(pointers)
+    else:
+        x = tl.load(pointers, mask=mask, other=0.0)
+    return wide(x)
+
+
+@triton.jit
 def piece(words, count):
     """The tensor that this program works on, the first element of its piece, and how many are left from there on."""
     program = tl.program_id(0)

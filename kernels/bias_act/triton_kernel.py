@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..triton_lists import bits, number, same_layout, wide
+from ..triton_lists import bits, number, read, same_layout, wide
 from ..triton_math import expm1_negative, sigmoid, softplus, tanh
 from .reference import SELU_ALPHA, SELU_SCALE, sign_words
 
@@ -94,7 +94,7 @@ def _bias_at(b, i, mask, channels, inner, dtype: tl.constexpr):
     if b is None:
         bias = tl.full(i.shape, 0.0, dtype)
     else:
-        bias = wide(tl.load(b + i // inner % channels, mask=mask, other=0.0))
+        bias = read(b + i // inner % channels, mask)
     return bias
 
 
@@ -102,7 +102,7 @@ def _bias_at(b, i, mask, channels, inner, dtype: tl.constexpr):
 def _ref_at(ref, signs, i, mask, gain):
     """Ref or, where signs are known, an output that has the same slope."""
     if signs is None:
-        value = wide(tl.load(ref + i, mask=mask, other=0.0))
+        value = read(ref + i, mask)
     else:
         word = tl.load(signs + i // SIGN_BITS, mask=mask, other=0)
         value = tl.where((word >> (i % SIGN_BITS).to(tl.int32)) & 1 == 1, gain, -gain)
@@ -130,7 +130,7 @@ def forward_kernel(
     words = tl.program_id(0).to(index) * WORDS + tl.arange(0, WORDS)
     i = words[:, None] * SIGN_BITS + tl.arange(0, SIGN_BITS)[None, :]
     mask = i < n
-    u = wide(tl.load(x + i, mask=mask, other=0.0))
+    u = read(x + i, mask)
     u += _bias_at(b, i, mask, channels, inner, u.dtype)
     out = number(gain, u.dtype) * _activate(u, number(alpha, u.dtype), act)
     if clamped:
@@ -165,7 +165,7 @@ def backward_kernel(
     words = tl.program_id(0).to(index) * WORDS + tl.arange(0, WORDS)
     i = words[:, None] * SIGN_BITS + tl.arange(0, SIGN_BITS)[None, :]
     mask = i < n
-    grad = wide(tl.load(grad_y + i, mask=mask, other=0.0))
+    grad = read(grad_y + i, mask)
     g = number(gain, grad.dtype)
     grad = _backward(
         grad,
@@ -214,7 +214,7 @@ def backward_sums_kernel(
         i = (row // inner * channels + channel) * inner + row % inner
         mask = (row < rows) & (row < end) & (channel < channels)
         grad = _backward(
-            wide(tl.load(grad_y + i, mask=mask, other=0.0)),
+            read(grad_y + i, mask),
             _ref_at(ref, signs, i, mask, g),
             _bias_at(b, i, mask, channels, inner, total.dtype),
             number(alpha, total.dtype),

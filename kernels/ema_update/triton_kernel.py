@@ -4,13 +4,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..triton_lists import SPAN, elements, number, offsets, piece, update_lists, wide
+from ..triton_lists import SPAN, elements, number, offsets, piece, read, update_lists
 
 
 @triton.jit
 def _move(averages, params, weight, mask):
-    m = wide(tl.load(averages, mask=mask))
-    tl.store(averages, m + weight.to(m.dtype) * (wide(tl.load(params, mask=mask)) - m), mask=mask)
+    m = read(averages, mask)
+    tl.store(averages, m + weight.to(m.dtype) * (read(params, mask) - m), mask=mask)
 
 
 @triton.jit(do_not_specialize=["count", "weight"])
@@ -19,7 +19,7 @@ def ema_update_kernel(words, count, weight: tl.int64, dtype: tl.constexpr, align
     t, begin, left = piece(words, count)
     averages = elements(words, count, t, begin, 0, dtype, aligned)
     params = elements(words, count, t, begin, 1, dtype, aligned)
-    if left >= SPAN:  # without a mask loads are 16 bytes wide
+    if left >= SPAN:
         _move(averages, params, number(weight, tl.float64), None)
     else:
         _move(averages, params, number(weight, tl.float64), offsets() < left)

@@ -24,7 +24,7 @@ from ..triton_lists import (
     offsets,
     partner,
     piece,
-    wide,
+    read,
 )
 from .reference import result_dtype
 
@@ -34,10 +34,10 @@ PARTIAL = tl.constexpr(1024)  # sums that the last program adds at a time
 @triton.jit
 def _difference(params, anchors, fisher, grads, by, mask):
     """Stores by · f (θ − a) and returns Σ f (θ − a)², each where it is wanted."""
-    difference = wide(tl.load(params, mask=mask, other=0.0)) - wide(tl.load(anchors, mask=mask, other=0.0))
+    difference = read(params, mask) - read(anchors, mask)
     weighted = difference
     if fisher is not None:
-        weighted = wide(tl.load(fisher, mask=mask, other=0.0)) * difference
+        weighted = read(fisher, mask) * difference
     if grads is not None:
         tl.store(grads, by.to(difference.dtype) * weighted, mask=mask)
     return tl.sum(tl.sum(weighted * difference, axis=0).to(tl.float64), axis=0)
@@ -65,7 +65,7 @@ def weighted_square_kernel(
     by = number(scale, tl.float64) * weight
     if factor is not None:
         by = tl.load(factor) * by
-    if left >= SPAN:  # without a mask loads are 16 bytes wide
+    if left >= SPAN:
         total = _difference(params, anchors, fisher, grads, by, None)
     else:
         total = _difference(params, anchors, fisher, grads, by, offsets() < left)
@@ -91,7 +91,7 @@ def ewc_penalty_kernel(sums, count, weight: tl.int64, value):
 
 @triton.jit
 def _scale(grads, by, mask):
-    tl.store(grads, by * wide(tl.load(grads, mask=mask)), mask=mask)
+    tl.store(grads, by * read(grads, mask), mask=mask)
 
 
 @triton.jit(do_not_specialize=["count"])

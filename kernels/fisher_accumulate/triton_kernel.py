@@ -4,13 +4,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..triton_lists import SPAN, elements, number, offsets, piece, update_lists, wide
+from ..triton_lists import SPAN, elements, number, offsets, piece, read, update_lists
 
 
 @triton.jit
 def _add(fisher, grads, weight, mask):
-    g = wide(tl.load(grads, mask=mask))
-    tl.store(fisher, wide(tl.load(fisher, mask=mask)) + weight.to(g.dtype) * (g * g), mask=mask)
+    g = read(grads, mask)
+    tl.store(fisher, read(fisher, mask) + weight.to(g.dtype) * (g * g), mask=mask)
 
 
 @triton.jit(do_not_specialize=["count", "weight"])
@@ -19,7 +19,7 @@ def fisher_accumulate_kernel(words, count, weight: tl.int64, dtype: tl.constexpr
     t, begin, left = piece(words, count)
     fisher = elements(words, count, t, begin, 0, dtype, aligned)
     grads = elements(words, count, t, begin, 1, dtype, aligned)
-    if left >= SPAN:  # without a mask loads are 16 bytes wide
+    if left >= SPAN:
         _add(fisher, grads, number(weight, tl.float64), None)
     else:
         _add(fisher, grads, number(weight, tl.float64), offsets() < left)

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..triton_lists import bits, number, wide
+from ..triton_lists import bits, number, read, wide
 
 ONE_PASS = 2048  # the longest row that a program keeps; it takes several shorter ones
 PART = tl.constexpr(8192)  # what a program takes of a longer row
@@ -52,7 +52,7 @@ def rows_kernel(
     i = row[:, None] * columns + column
     stored = tl.load(z + i, mask=inside, other=0.0)
     latent = wide(stored)
-    direction = wide(tl.load(target + column, mask=column < columns, other=0.0))
+    direction = read(target + column, column < columns)
     product = tl.sum(latent.to(tl.float64) * direction.to(tl.float64), axis=1)
     projection, beyond, step = _step(product, norm, threshold, margin, along_unit, latent.dtype)
     tl.store(projections + row, projection, mask=row < rows)
@@ -108,7 +108,7 @@ def shift_kernel(
         column = start + tl.arange(0, TILE)
         inside = column < columns
         stored = tl.load(z + row * columns + column, mask=inside, other=0.0)
-        direction = wide(tl.load(target + column, mask=inside, other=0.0))
+        direction = read(target + column, inside)
         moved = (wide(stored) - step * direction).to(stored.dtype)
         tl.store(out + row * columns + column, tl.where(beyond & (step != 0), moved, stored), mask=inside)
 

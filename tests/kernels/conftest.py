@@ -4,7 +4,8 @@ A test that takes it runs once per entry, with the public function of the test m
 
 - ``cpu``: the compiled CPU kernel;
 - ``cuda-on-cpu``: the CUDA half, launcher and bodies, compiled as C++ with its threads as fibers;
-- ``cuda``: the same on the GPU, where there is one.
+- ``triton-interpreted``: the Triton kernels under Triton's interpreter, in NumPy;
+- ``cuda`` and ``triton``: both on the GPU, where there is one.
 """
 
 import functools
@@ -15,6 +16,8 @@ import pytest
 import torch
 from developer_build import ROOT, build, load, needs_x86_64
 from harness import on_device
+from interpreted import NEEDED, interpreted_ops, interpreting
+from fastunlearn.kernels import registry
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -30,8 +33,13 @@ def pytest_generate_tests(metafunc):
         names = ["cpu"]
         if (ROOT / "csrc" / op / f"{op}_cuda.cu").exists():
             names.append("cuda-on-cpu")
+        has_triton = (ROOT / "kernels" / op / "triton_kernel.py").exists()
+        if has_triton:
+            names.append(pytest.param("triton-interpreted", marks=NEEDED))
         if torch.cuda.is_available():
             names.append("cuda")
+            if has_triton:
+                names.append(pytest.param("triton", marks=NEEDED))
         metafunc.parametrize("implementation", names, indirect=True)
 
 
@@ -41,6 +49,12 @@ def implementation(request):
     if request.param == "cuda-on-cpu":
         with CudaOnCpu(request.getfixturevalue("fibers")):
             yield implementations["cpu"]
+    elif request.param == "triton-interpreted":
+        with interpreting(), Redirected(interpreted_ops()):
+            yield implementations["cpu"]
+    elif request.param == "triton":
+        with Redirected({name: op.triton for name, op in registry.OPS.items() if op.without_triton is None}):
+            yield on_device(implementations["triton"], "cuda")
     elif request.param == "cuda":
         yield on_device(implementations["cuda"], "cuda")
     else:
@@ -50,8 +64,6 @@ def implementation(request):
 @pytest.fixture(scope="session")
 def fibers():
     """The extension module that holds the CUDA half for CPU tensors, its ops declared like the real ones."""
-    from fastunlearn.kernels import registry
-
     needs_x86_64()
     directory = Path(os.environ.get("FASTUNLEARN_TEST_BUILD") or build("cmake", FIBERS))
     library = torch.library.Library(FIBERS, "DEF")
@@ -85,6 +97,19 @@ class CudaOnCpu(TorchDispatchMode):
                 self.module.set_order(order)
                 assert same_bits(on_fibers(), result), f"{name}: the result depends on the order of its threads"
         return result
+
+
+class Redirected(TorchDispatchMode):
+    """Sends ops of fastunlearn to these functions, by name."""
+
+    def __init__(self, functions):
+        super().__init__()
+        self.functions = functions
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.namespace == "fastunlearn":
+            function = self.functions[function._schema.name.split("::")[1]]
+        return function(*args, **(kwargs or {}))
 
 
 def same_bits(a, b) -> bool:
