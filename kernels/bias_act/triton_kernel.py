@@ -181,7 +181,7 @@ def backward_kernel(
     tl.store(grad_x + i, grad, mask=mask)
 
 
-@triton.jit(do_not_specialize=["share", *NUMBERS])
+@triton.jit(do_not_specialize=NUMBERS)
 def backward_sums_kernel(
     grad_y,
     ref,

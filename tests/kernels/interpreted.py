@@ -29,6 +29,7 @@ MODULES = tuple(f"{PACKAGE}.{path.parent.name}.triton_kernel" for path in (ROOT 
 @functools.cache
 def interpreted_modules() -> dict[str, ModuleType]:
     """Second copies of all modules with Triton kernels, by name."""
+    importlib.import_module("triton.language")  # itself without the interpreter
     own = {name: sys.modules.pop(name, None) for name in (*SHARED, *MODULES)}
     try:
         with mock.patch.dict(os.environ, TRITON_INTERPRET="1"):
