@@ -74,7 +74,7 @@ class Op:
         qualified = f"{NAMESPACE}::{self.name}"
         keys = {"cpu": "CPU", "cuda": "CUDA"}
         self._native = {d for d, k in keys.items() if torch._C._dispatch_has_kernel_for_dispatch_key(qualified, k)}
-        self._triton_module = f"{package}.triton_kernel"
+        self.triton_module = f"{package}.triton_kernel"
         self.without_triton = self._find_triton()
 
     def __call__(self, *args: Any) -> Any:
@@ -106,7 +106,7 @@ class Op:
 
     def _find_triton(self) -> str | None:
         """Why this op has no Triton kernel to run, or None; importing Triton would take a second."""
-        if importlib.util.find_spec(self._triton_module) is None:
+        if importlib.util.find_spec(self.triton_module) is None:
             return "this op has no Triton kernel"
         if importlib.util.find_spec("triton") is None:
             return "Triton is not installed"
@@ -116,7 +116,7 @@ class Op:
     def triton(self) -> Callable:
         """The Triton implementation; raises ImportError, whose text is kept in `without_triton`."""
         try:
-            return getattr(importlib.import_module(self._triton_module), f"{self.name.rstrip('_')}_triton")
+            return getattr(importlib.import_module(self.triton_module), f"{self.name.rstrip('_')}_triton")
         except ImportError as error:
             self.without_triton = f"Triton did not load ({error})"
             raise

@@ -91,7 +91,8 @@ def ewc_penalty_kernel(sums, count, weight: tl.int64, value):
 
 @triton.jit
 def _scale(grads, by, mask):
-    tl.store(grads, by * read(grads, mask), mask=mask)
+    grad = read(grads, mask)
+    tl.store(grads, by.to(grad.dtype) * grad, mask=mask)
 
 
 @triton.jit(do_not_specialize=["count"])
@@ -101,7 +102,6 @@ def scale_gradients_kernel(words, count, factor, dtype: tl.constexpr, aligned: t
     if by != 1:
         t, begin, left = piece(words, count)
         grads = elements(words, count, t, begin, 0, dtype, aligned)
-        by = by.to(tl.float64 if dtype == tl.float64 else tl.float32)
         if left >= SPAN:
             _scale(grads, by, None)
         else:
