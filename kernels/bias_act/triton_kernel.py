@@ -335,9 +335,7 @@ def bias_act_backward_triton(
             grad_b = _reduced(grad_y, ref, signs, b, grad_x, outer * inner, channels, inner, constants)
             return grad_x, grad_b
         if n > 0:
-            backward_kernel[(triton.cdiv(n, TILE),)](
-                grad_y, ref, signs, b, grad_x, n, channels, inner, **constants
-            )
+            backward_kernel[(triton.cdiv(n, TILE),)](grad_y, ref, signs, b, grad_x, n, channels, inner, **constants)
     return grad_x, ref.new_empty(0)
 
 

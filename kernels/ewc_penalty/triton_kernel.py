@@ -137,15 +137,15 @@ class WeightedSquares:
         self.sums = params[0].new_empty(self.count + 1, dtype=torch.float64)
         self.scalar = params[0].new_empty((), dtype=result_dtype(params))
 
-    def launch(self, scale: float, factor: Tensor | None = None, with_sums: bool = True, with_grad: bool = True) -> None:
+    def launch(
+        self, scale: float, factor: Tensor | None = None, with_sums: bool = True, with_grad: bool = True
+    ) -> None:
         """One pass; gradients are 2nd to nothing: they are written if the call wants them and this pass too."""
         first = 0
         for table in self.tables:
             sums = self.sums[first:] if with_sums else None
             with_grad = with_grad and self.grads is not None
-            table.launch(
-                weighted_square_kernel, bits(scale), factor, sums, with_grad=with_grad, **self._constants
-            )
+            table.launch(weighted_square_kernel, bits(scale), factor, sums, with_grad=with_grad, **self._constants)
             first += table.programs
 
 
@@ -157,9 +157,7 @@ def _ewc_penalty(params, anchors, fisher, weight, with_grad):
     return squares.scalar, squares.grads
 
 
-def ewc_penalty_triton(
-    params: list[Tensor], anchors: list[Tensor], fisher: list[Tensor], weight: float
-) -> Tensor:
+def ewc_penalty_triton(params: list[Tensor], anchors: list[Tensor], fisher: list[Tensor], weight: float) -> Tensor:
     """The registered op."""
     return _ewc_penalty(params, anchors, fisher, weight, with_grad=False)[0]
 

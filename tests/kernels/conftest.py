@@ -5,7 +5,7 @@ A test that takes it runs once per entry, with the public function of the test m
 - ``cpu``: the compiled CPU kernel;
 - ``cuda-on-cpu``: the CUDA half, launcher and bodies, compiled as C++ with its threads as fibers;
 - ``triton-interpreted``: the Triton kernels under Triton's interpreter, in NumPy;
-- ``cuda`` and ``triton``: both on the GPU, where there is one.
+- ``cuda`` and ``triton-cuda``: both on the GPU, where there is one.
 """
 
 import functools
@@ -18,7 +18,7 @@ import pytest
 import torch
 from developer_build import ROOT, build, load, needs_x86_64
 from harness import on_device
-from interpreted import NEEDED, interpreted_ops, interpreting
+from interpreted import INTERPRETABLE, NEEDED, interpreted_ops, interpreting
 from fastunlearn.kernels import registry
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -48,11 +48,11 @@ def pytest_generate_tests(metafunc):
             names.append("cuda-on-cpu")
         has_triton = (ROOT / "kernels" / op / "triton_kernel.py").exists()
         if has_triton and metafunc.function.__name__ not in NOT_INTERPRETED:
-            names.append(pytest.param("triton-interpreted", marks=NEEDED))
+            names.append(pytest.param("triton-interpreted", marks=INTERPRETABLE))
         if torch.cuda.is_available():
             names.append("cuda")
             if has_triton:
-                names.append(pytest.param("triton", marks=NEEDED))
+                names.append(pytest.param("triton-cuda", marks=NEEDED))
         metafunc.parametrize("implementation", names, indirect=True)
 
 
@@ -79,10 +79,12 @@ def implementation(request):
     elif request.param == "triton-interpreted":
         with interpreting(), Redirected(interpreted_ops()):
             yield implementations["cpu"]
-    elif request.param == "triton":
+    elif request.param == "triton-cuda":
         with Redirected({name: op.triton for name, op in registry.OPS.items() if op.without_triton is None}):
             yield on_device(implementations["triton"], "cuda")
     elif request.param == "cuda":
+        if "cuda" not in implementations:
+            pytest.skip("the extension was built without CUDA kernels")
         yield on_device(implementations["cuda"], "cuda")
     else:
         yield implementations["cpu"]

@@ -233,7 +233,7 @@ def test_kernel_refuses_what_its_pointers_could_not_bear():
 @pytest.mark.parametrize(("shape", "layout"), list(itertools.product(SHAPES, LAYOUTS)))
 def test_signs_are_those_of_the_reference(request, implementation, shape, layout, act, gain):
     """Whole words, the last one's rest, and every order of memory; they give the gradient that y gives."""
-    device = "cuda" if request.node.callspec.params["implementation"] == "cuda" else "cpu"
+    device = "cuda" if request.node.callspec.params["implementation"] in ("cuda", "triton-cuda") else "cpu"
     x, b = (t.detach().to(device) for t in make(shape))
     x = LAYOUTS[layout](x)
     arguments = (1, act, 0.2 if act == "lrelu" else 0.0, 2**0.5 if gain is None else gain, -1.0)

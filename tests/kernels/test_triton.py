@@ -1,6 +1,6 @@
 """What all Triton kernels share: tables of tensors, launches, and that a bug in a kernel turns the comparison red.
 
-Their results are held against the reference by each op's own tests, as `triton-interpreted` and, on a card, `triton`.
+Their results are held against the reference by each op's own tests, as `triton-interpreted` and, on a card, `triton-cuda`.
 """
 
 import importlib
@@ -19,7 +19,7 @@ from fastunlearn.kernels.ewc_penalty import IMPLEMENTATIONS as EWC_PENALTY
 from fastunlearn.kernels.latent_projection import IMPLEMENTATIONS as LATENT_PROJECTION
 from fastunlearn.kernels.parameter_repulsion import IMPLEMENTATIONS as PARAMETER_REPULSION
 from harness import DTYPES, assert_matches
-from interpreted import NEEDED, interpreted_modules, interpreted_ops, interpreting
+from interpreted import INTERPRETABLE, NEEDED, interpreted_modules, interpreted_ops, interpreting
 
 pytestmark = NEEDED
 PACKAGE = "fastunlearn.kernels"
@@ -59,7 +59,10 @@ def test_a_file_of_kernels_has_all_ops_of_its_folder(folder):
 
 def test_a_table_holds_what_the_kernels_read():
     lists = importlib.import_module(f"{PACKAGE}.triton_lists")
-    params, others = [torch.zeros(5000), torch.zeros(0), torch.zeros(3)], [torch.ones(5000), torch.ones(0), torch.ones(3)]
+    params, others = (
+        [torch.zeros(5000), torch.zeros(0), torch.zeros(3)],
+        [torch.ones(5000), torch.ones(0), torch.ones(3)],
+    )
     (table,) = lists.make_tables([params, None, others], [0.5, 1.0, -2.0])
     assert (table.count, table.programs, table.aligned) == (2, 3, True)
     starts, sizes, weights, *addresses = table.words.reshape(-1, 2).tolist()
@@ -106,7 +109,9 @@ def run_ewc_penalty():
 
 def run_parameter_repulsion():
     params, anchors = tensors((5, 3), (4099,)), [1.5 * t.detach() for t in tensors((5, 3), (4099,))]
-    assert_matches(PARAMETER_REPULSION["cpu"], PARAMETER_REPULSION["reference"], params, anchors, "nl2", order=1, terms=64)
+    assert_matches(
+        PARAMETER_REPULSION["cpu"], PARAMETER_REPULSION["reference"], params, anchors, "nl2", order=1, terms=64
+    )
 
 
 def run_latent_projection():
@@ -141,7 +146,12 @@ BUGS = {
         "sum_of_sums",
         lambda f: lambda sums, count: f(sums, count // 2),
     ),
-    "constant": (run_parameter_repulsion, "ewc_penalty.triton_kernel", "_difference", lambda f: lambda *a: f(*a) * 1.00001),
+    "constant": (
+        run_parameter_repulsion,
+        "ewc_penalty.triton_kernel",
+        "_difference",
+        lambda f: lambda *a: f(*a) * 1.00001,
+    ),
     "step": (
         run_latent_projection,
         "latent_projection.triton_kernel",
@@ -151,6 +161,7 @@ BUGS = {
 }
 
 
+@INTERPRETABLE
 @pytest.mark.parametrize("bug", BUGS)
 def test_a_bug_in_a_kernel_turns_the_comparison_red(bug):
     run, name, function, wrong = BUGS[bug]
@@ -165,6 +176,7 @@ def test_a_bug_in_a_kernel_turns_the_comparison_red(bug):
 # Launches ------------------------------------------------------------------------------------------------------------
 
 
+@INTERPRETABLE
 def test_offsets_of_64_bits(monkeypatch):
     """Tensors of 2^31 elements do not fit a test; what they run does."""
     module = interpreted("bias_act.triton_kernel")
@@ -247,3 +259,17 @@ def test_launches_fit_the_kernels(launched, dtype):
     ops["latent_projection"](z, target, norm, 0.3, 0.0, True)
     ops["latent_projection"](z.expand(9, 70).repeat(1, 40), target.repeat(40), norm, 0.3, 0.5, False)
     assert launched == ["rows_kernel", "parts_kernel", "shift_kernel"]
+
+
+def test_sizes_of_one_are_constants_and_compile(launched):
+    """Triton makes a constant of an argument that is 1."""
+    ops = {name: op.triton for name, op in registry.OPS.items() if op.without_triton is None}
+    norm = torch.ones((), dtype=torch.float64)
+    for shape in ((1,), (1, 1), (1, 5), (40, 1), (2, 1, 3)):
+        x, b = torch.ones(shape), torch.ones(shape[-1])
+        y, _ = ops["bias_act"](x, b, len(shape) - 1, "tanh", 0.0, 1.0, 1.0, False)
+        for reduce in (False, True):
+            ops["bias_act_backward"](x, y, None, None, len(shape) - 1, "tanh", 0.0, 1.0, 1.0, reduce)
+    for shape in ((1, 1), (1, 64), (5, 1), (1, 2049), (3, 8192), (1, 20_000)):
+        ops["latent_projection"](torch.ones(shape), torch.ones(shape[1]), norm, 1.0, 0.0, True)
+    ops["ewc_penalty"](*[[torch.ones(1)]] * 3, 0.0)

@@ -100,7 +100,9 @@ def compiled(kernel, types: dict[str, str], constants: dict, sm: int):
     constants = {name: constants.get(name) for name in names if name not in types}
     signature = {name: types.get(name, "constexpr") for name in names}
     loose = {names[i] for i, p in enumerate(kernel.params) if p.do_not_specialize}
-    attributes = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if name in types and name not in loose}
+    attributes = {
+        (i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if name in types and name not in loose
+    }
     source = compiler.ASTSource(kernel, signature, constants, attributes)
     return triton.compile(source, target=GPUTarget("cuda", sm, 32), options=options)
 
