@@ -1,8 +1,9 @@
 """Where ops are declared: schema, fallback, fake and gradient in one call, and a record of what runs where.
 
 The dispatcher chooses: the compiled kernel of the tensor's device (``fastunlearn._C`` registers it from C++), else on
-CUDA the op's Triton kernel (``triton_kernel.py`` in its folder, imported on first use), else the reference. A fallback to
-the reference is never silent: it warns once per op and device, and ``FASTUNLEARN_REQUIRE_NATIVE=1`` makes it an error.
+CUDA the op's Triton kernel (``triton_kernel.py`` in its folder, imported on first use), else the reference. A fallback
+to the reference is never silent: it warns once per op and device, and ``FASTUNLEARN_REQUIRE_NATIVE=1`` makes it an
+error.
 """
 
 import functools
@@ -236,7 +237,8 @@ def implementations(public: Callable, reference: Callable, *ops: Op) -> dict[str
     """The ways to compute one public op on this build, by name, all with the public signature.
 
     ``reference`` is always there; ``cpu`` and ``cuda`` where every one of `ops` has a compiled kernel; ``triton``, for
-    tensors on CUDA, where each has a Triton kernel and Triton is installed, also beside a compiled one.
+    tensors on CUDA, where each has a Triton kernel and Triton is installed, also beside a compiled one (graphs that
+    torch.compile makes take the dispatcher's choice).
     """
     found = {"reference": reference}
     for device in ("cpu", "cuda"):

@@ -139,21 +139,13 @@ def number(word, dtype: tl.constexpr):
 @triton.jit
 def wide(x):
     """Half precision is stored, never computed with."""
-    if x.dtype == tl.float64:
-        y = x
-    else:
-        y = x.to(tl.float32)
-    return y
+    return x if x.dtype == tl.float64 else x.to(tl.float32)
 
 
 @triton.jit
 def read(pointers, mask):
     """Elements in the arithmetic type, 0 beyond the mask; None for no mask, with which loads are 16 bytes wide."""
-    if mask is None:
-        x = tl.load(pointers)
-    else:
-        x = tl.load(pointers, mask=mask, other=0.0)
-    return wide(x)
+    return wide(tl.load(pointers) if mask is None else tl.load(pointers, mask=mask, other=0.0))
 
 
 @triton.jit

@@ -11,11 +11,7 @@ import triton.language as tl
 @triton.jit
 def divide(a, b):
     """The nearest number to a / b."""
-    if a.dtype == tl.float32:
-        quotient = tl.div_rn(a, b)
-    else:
-        quotient = a / b
-    return quotient
+    return tl.div_rn(a, b) if a.dtype == tl.float32 else a / b
 
 
 @triton.jit

@@ -1,6 +1,5 @@
 """bias_act in Triton, for CUDA without compiled kernels."""
 
-import math
 from typing import Any
 
 import torch
@@ -8,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..triton_lists import bits, number, read, same_layout, wide
+from ..triton_lists import bits, number, read, same_layout
 from ..triton_math import expm1_negative, sigmoid, softplus, tanh
 from .reference import SELU_ALPHA, SELU_SCALE, sign_words
 
@@ -91,11 +90,7 @@ def _backward(grad_y, ref, b, alpha, gain, inverse_gain, clamp, act: tl.constexp
 
 @triton.jit
 def _bias_at(b, i, mask, channels, inner, dtype: tl.constexpr):
-    if b is None:
-        bias = tl.full(i.shape, 0.0, dtype)
-    else:
-        bias = read(b + i // inner % channels, mask)
-    return bias
+    return tl.full(i.shape, 0.0, dtype) if b is None else read(b + i // inner % channels, mask)
 
 
 @triton.jit

@@ -140,11 +140,11 @@ class WeightedSquares:
     def launch(
         self, scale: float, factor: Tensor | None = None, with_sums: bool = True, with_grad: bool = True
     ) -> None:
-        """One pass; gradients are 2nd to nothing: they are written if the call wants them and this pass too."""
+        """One pass over all tensors; writes gradients where the call wants them and this pass does."""
         first = 0
+        with_grad = with_grad and self.grads is not None
         for table in self.tables:
             sums = self.sums[first:] if with_sums else None
-            with_grad = with_grad and self.grads is not None
             table.launch(weighted_square_kernel, bits(scale), factor, sums, with_grad=with_grad, **self._constants)
             first += table.programs
 

@@ -1,6 +1,6 @@
 """What all Triton kernels share: tables of tensors, launches, and that a bug in a kernel turns the comparison red.
 
-Their results are held against the reference by each op's own tests, as `triton-interpreted` and, on a card, `triton-cuda`.
+Their results are held against the reference by each op's own tests, as `triton-interpreted` and `triton-cuda`.
 """
 
 import importlib
