@@ -22,7 +22,7 @@ ROWS, COLUMNS = tl.constexpr(16), tl.constexpr(256)
 SPAN = tl.constexpr(16 * 256)
 # A table's columns: the tensor's first program, its number of elements and its weight, and then addresses.
 NUMEL, WEIGHT, ADDRESSES = tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
-SEARCHED = tl.constexpr(128)  # tensors that a program looks at in one step
+SEARCHED = tl.constexpr(256)  # tensors that a program looks at in one step, one a thread
 
 TYPES = {
     torch.float32: tl.float32,
