@@ -19,7 +19,6 @@ import torch
 from developer_build import ROOT, build, load, needs_x86_64
 from harness import on_device
 from interpreted import INTERPRETABLE, NEEDED, interpreted_ops, interpreting
-from fastunlearn.kernels import registry
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -82,6 +81,8 @@ def implementation(request):
         with interpreting(), Redirected(interpreted_ops()):
             yield implementations["cpu"]
     elif request.param == "triton-cuda":
+        from fastunlearn.kernels import registry
+
         with Redirected({name: op.triton for name, op in registry.OPS.items() if op.without_triton is None}):
             yield on_device(implementations["triton"], "cuda")
     elif request.param == "cuda":
@@ -95,6 +96,8 @@ def implementation(request):
 @pytest.fixture(scope="session")
 def fibers():
     """The extension module that holds the CUDA half for CPU tensors, its ops declared like the real ones."""
+    from fastunlearn.kernels import registry
+
     needs_x86_64()
     directory = Path(os.environ.get("FASTUNLEARN_TEST_BUILD") or build("cmake", FIBERS))
     library = torch.library.Library(FIBERS, "DEF")

@@ -18,7 +18,6 @@ from unittest import mock
 import numpy as np
 import pytest
 from developer_build import ROOT
-from fastunlearn.kernels import registry
 
 NEEDED = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 # NumPy 2.4 refuses what the interpreter of Triton 3.6 does with arrays of one element.
@@ -54,6 +53,8 @@ def interpreted_modules() -> dict[str, ModuleType]:
 @functools.cache
 def interpreted_ops() -> dict[str, Callable]:
     """What computes each op that has Triton kernels, by the op's name."""
+    from fastunlearn.kernels import registry  # not above: conftest.py may first load another build
+
     modules = interpreted_modules().values()
     names = {name: f"{name.rstrip('_')}_triton" for name in registry.OPS}
     return {name: getattr(m, function) for name, function in names.items() for m in modules if hasattr(m, function)}
