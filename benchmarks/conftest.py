@@ -19,10 +19,12 @@ def pytest_generate_tests(metafunc):
 
 @pytest.fixture
 def contenders(request):
-    """contenders(reference, native) → {"reference": …, "native": …}, and "compiled" with --compile."""
+    """contenders(reference, native) → {"reference": …, "native": …}; "triton" on a card, "compiled" with --compile."""
 
     def choose(reference, native):
         functions = {"reference": reference, "native": native}
+        if "triton" in request.module.IMPLEMENTATIONS and request.getfixturevalue("device") == "cuda":
+            functions["triton"] = request.module.IMPLEMENTATIONS["triton"]
         if request.config.getoption("--compile"):
             torch.compiler.reset()
             functions["compiled"] = torch.compile(reference, dynamic=False)

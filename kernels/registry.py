@@ -1,14 +1,19 @@
 """Where ops are declared: schema, fallback, fake and gradient in one call, and a record of what runs where.
 
-The dispatcher chooses: the compiled kernel of the tensor's device (``fastunlearn._C`` registers it from C++), else the
-reference. A fallback is never silent: it warns once per op and device, and ``FASTUNLEARN_REQUIRE_NATIVE=1`` makes it
-an error.
+The dispatcher chooses: the compiled kernel of the tensor's device (``fastunlearn._C`` registers it from C++), else on
+CUDA the op's Triton kernel (``triton_kernel.py`` in its folder, imported on first use), else the reference. A fallback
+to the reference is never silent: it warns once per op and device, and ``FASTUNLEARN_REQUIRE_NATIVE=1`` makes it an
+error.
 """
 
 import functools
+import importlib
+import importlib.util
 import os
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import torch
@@ -28,6 +33,24 @@ def _load_extension() -> str | None:
 
 LOAD_ERROR: str | None = _load_extension()
 
+# True inside IMPLEMENTATIONS["triton"] and the backward of what it computed.
+_through_triton: ContextVar[bool] = ContextVar("fastunlearn_through_triton", default=False)
+
+
+@contextmanager
+def through_triton(wanted: bool = True) -> Iterator[None]:
+    """Ops that are called in here run their Triton kernels, unless not `wanted`."""
+    token = _through_triton.set(wanted)
+    try:
+        yield
+    finally:
+        _through_triton.reset(token)
+
+
+def is_through_triton() -> bool:
+    """What a node of the graph keeps, so that its backward takes the way of its forward."""
+    return _through_triton.get()
+
 
 class Op:
     """One registered operator.
@@ -38,7 +61,7 @@ class Op:
     lists of tensors, which autograd.Function cannot see.
     """
 
-    def __init__(self, schema: str):
+    def __init__(self, schema: str, package: str):
         self.name = schema.split("(", 1)[0]
         self.schema = schema
         self.overload = getattr(getattr(torch.ops, NAMESPACE), self.name).default
@@ -49,6 +72,11 @@ class Op:
         self._written = [
             i for i, argument in enumerate(arguments) if argument.alias_info and argument.alias_info.is_write
         ]
+        qualified = f"{NAMESPACE}::{self.name}"
+        keys = {"cpu": "CPU", "cuda": "CUDA"}
+        self._native = {d for d, k in keys.items() if torch._C._dispatch_has_kernel_for_dispatch_key(qualified, k)}
+        self.triton_module = f"{package}.triton_kernel"
+        self.without_triton = self._find_triton()
 
     def __call__(self, *args: Any) -> Any:
         """Compute the op on the arguments of its schema, all given, in order."""
@@ -66,20 +94,44 @@ class Op:
 
     def below_autograd(self, *args: Any) -> Any:
         """Run the kernel, recording no gradient; a graph that saved what it changes will notice."""
+        kernel = self.triton if _through_triton.get() else self._kernel
         with torch._C._AutoDispatchBelowAutograd():
-            result = self._kernel(*args)
+            result = kernel(*args)
         for i in self._written:
             torch.autograd.graph.increment_version(args[i])
         return result
 
     def has_native(self, device: str) -> bool:
         """True when a compiled kernel is registered for the device type."""
-        key = {"cpu": "CPU", "cuda": "CUDA"}.get(device)
-        return key is not None and torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::{self.name}", key)
+        return device in self._native
 
-    def missing(self, device: str) -> str:
-        """Why there is no compiled kernel for the device type."""
-        return LOAD_ERROR or f"the extension was built without a {device} kernel of this op"
+    def _find_triton(self) -> str | None:
+        """Why this op has no Triton kernel to run, or None; importing Triton would take a second."""
+        if importlib.util.find_spec(self.triton_module) is None:
+            return "this op has no Triton kernel"
+        if importlib.util.find_spec("triton") is None:
+            return "Triton is not installed"
+        return None
+
+    @functools.cached_property
+    def triton(self) -> Callable:
+        """The Triton implementation; raises ImportError, whose text is kept in `without_triton`."""
+        try:
+            return getattr(importlib.import_module(self.triton_module), f"{self.name.rstrip('_')}_triton")
+        except ImportError as error:
+            self.without_triton = f"Triton did not load ({error})"
+            raise
+
+    def choice(self, device: str) -> tuple[str, str]:
+        """What runs on a device type: native, triton or reference; and why."""
+        if self.has_native(device):
+            return "native", "compiled kernel registered"
+        missing = LOAD_ERROR or f"the extension was built without a {device} kernel of this op"
+        if device != "cuda":
+            return "reference", missing
+        if self.without_triton is None:
+            return "triton", missing
+        return "reference", f"{missing}, and {self.without_triton}"
 
 
 OPS: dict[str, Op] = {}
@@ -108,9 +160,12 @@ def define(
         The op; call it with the schema's arguments, positionally.
     """
     _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-    op = Op(schema)
+    op = Op(schema, package=reference.__module__.rpartition(".")[0])
     qualified = f"{NAMESPACE}::{op.name}"
-    _library.impl(op.name, _announced(op, reference), "CompositeExplicitAutograd")
+    fallback = _announced(op, reference)
+    _library.impl(op.name, fallback, "CompositeExplicitAutograd")
+    if op.choice("cuda")[0] == "triton":
+        _library.impl(op.name, _triton_or(op, fallback), "CUDA")
     torch.library.register_fake(qualified, fake, lib=_library)
     if backward is not None:
         torch.library.register_autograd(qualified, backward, setup_context=setup_context, lib=_library)
@@ -124,10 +179,15 @@ def _autograd_function(op: Op, setup_context: Callable, backward: Callable) -> t
 
     def forward(ctx: Any, *args: Any) -> Any:
         output = op.below_autograd(*args)
+        ctx.through_triton = is_through_triton()
         setup_context(ctx, args, output)
         return output
 
-    methods = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    def same_way_back(ctx: Any, *grads: Any) -> Any:
+        with through_triton(ctx.through_triton):
+            return backward(ctx, *grads)
+
+    methods = {"forward": staticmethod(forward), "backward": staticmethod(same_way_back)}
     return type(op.name, (torch.autograd.Function,), methods)
 
 
@@ -139,7 +199,7 @@ def _announced(op: Op, reference: Callable) -> Callable:
     def fallback(*args: Any) -> Any:
         device = _device_type(args)
         if device not in told:
-            text = f"{op.name}: using plain PyTorch on {device}: {op.missing(device)}"
+            text = f"{op.name}: using plain PyTorch on {device}: {op.choice(device)[1]}"
             if os.environ.get("FASTUNLEARN_REQUIRE_NATIVE") == "1":
                 raise RuntimeError(f"{text}; FASTUNLEARN_REQUIRE_NATIVE=1 forbids it")
             told.add(device)
@@ -147,6 +207,21 @@ def _announced(op: Op, reference: Callable) -> Callable:
         return reference(*args)
 
     return fallback
+
+
+def _triton_or(op: Op, fallback: Callable) -> Callable:
+    """The op's Triton kernel, or the reference where Triton turns out not to load."""
+
+    def kernel(*args: Any) -> Any:
+        if op.without_triton is None:
+            try:
+                run = op.triton
+            except ImportError:  # the fallback says why
+                return fallback(*args)
+            return run(*args)
+        return fallback(*args)
+
+    return kernel
 
 
 def _device_type(args: tuple) -> str:
@@ -161,12 +236,22 @@ def _device_type(args: tuple) -> str:
 def implementations(public: Callable, reference: Callable, *ops: Op) -> dict[str, Callable]:
     """The ways to compute one public op on this build, by name, all with the public signature.
 
-    ``reference`` is always there; ``cpu`` and ``cuda`` where every one of `ops` has a compiled kernel.
+    ``reference`` is always there; ``cpu`` and ``cuda`` where every one of `ops` has a compiled kernel; ``triton``, for
+    tensors on CUDA, where each has a Triton kernel and Triton is installed, also beside a compiled one (graphs that
+    torch.compile makes take the dispatcher's choice).
     """
     found = {"reference": reference}
     for device in ("cpu", "cuda"):
         if all(op.has_native(device) for op in ops):
             found[device] = public
+    if all(op.without_triton is None for op in ops):
+
+        @functools.wraps(public)
+        def triton(*args: Any, **kwargs: Any) -> Any:
+            with through_triton():
+                return public(*args, **kwargs)
+
+        found["triton"] = triton
     return found
 
 
@@ -183,10 +268,8 @@ def choices() -> Iterator[Choice]:
     """What each op runs on each device, and why."""
     for op in OPS.values():
         for device in ("cpu", "cuda"):
+            implementation, why = op.choice(device)
             if device == "cuda" and not torch.cuda.is_available():
-                native = "compiled" if op.has_native(device) else "not compiled"
-                yield Choice(op.name, device, "none", f"no CUDA device; kernel {native}")
-            elif op.has_native(device):
-                yield Choice(op.name, device, "native", "compiled kernel registered")
-            else:
-                yield Choice(op.name, device, "reference", op.missing(device))
+                there = {"native": "kernel compiled", "triton": "Triton kernel", "reference": "no kernel"}
+                implementation, why = "none", f"no CUDA device; {there[implementation]}: {why}"
+            yield Choice(op.name, device, implementation, why)

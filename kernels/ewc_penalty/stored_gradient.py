@@ -33,8 +33,7 @@ class Loss:
         """Record the loss where a parameter asks for it."""
         if torch.is_grad_enabled() and any(param.requires_grad for param in params):
             return _StoredGradient.apply(self, others, *params)
-        with torch._C._AutoDispatchBelowAutograd():
-            return self.value(params, *others)
+        return self.value.below_autograd(params, *others)
 
 
 class _StoredGradient(torch.autograd.Function):
@@ -43,6 +42,7 @@ class _StoredGradient(torch.autograd.Function):
         with torch._C._AutoDispatchBelowAutograd():
             *outputs, grads = loss.with_grad(list(params), *others)
         ctx.loss, ctx.grads = loss, grads
+        ctx.through_triton = registry.is_through_triton()
         ctx.numbers = others[loss.constant_lists :]
         ctx.save_for_backward(*params, *(t for tensors in others[: loss.constant_lists] for t in tensors))
         ctx.mark_non_differentiable(*outputs[1:])
@@ -56,9 +56,10 @@ class _StoredGradient(torch.autograd.Function):
             grads = ctx.loss.gradient(params, *others)
             grads = [(grad_value * grad).to(param.dtype) for param, grad in zip(params, grads, strict=True)]
         else:
-            if grads is None:
-                *_, grads = ctx.loss.with_grad(*_arguments(ctx))
-            _scale_gradients(grads, grad_value)
+            with registry.through_triton(ctx.through_triton):
+                if grads is None:
+                    *_, grads = ctx.loss.with_grad(*_arguments(ctx))
+                _scale_gradients(grads, grad_value)
         return None, None, *grads
 
 
