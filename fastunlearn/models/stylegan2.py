@@ -118,16 +118,18 @@ class StyledConv(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor) -> Tensor:
         """x [N, n_in, H, W], w [N, style_dim], noise [N, 1, H', W'] → [N, n_out, H', W']."""
-        x = ops.modulated_conv2d(
+        return ops.styled_conv2d(
             x,
             self.weight * self.scale,
             self.affine(w),
+            self.bias,
+            noise,
+            self.noise_strength,
             up=self.up,
             padding=1,
             resample_filter=self.filter,
             flip_weight=self.up == 1,
         )
-        return ops.bias_act(x + (noise * self.noise_strength).to(x.dtype), self.bias, act="lrelu")
 
 
 class ToRGB(nn.Module):

@@ -19,7 +19,9 @@ def modulated_conv2d_reference(
     flip_weight: bool = True,
 ) -> Tensor:
     """Scale and normalise the weight per sample; zero-stuff and filter; convolve; decimate."""
-    weights = weight * styles[:, None, :, None, None]
+    if weight.ndim == 4:
+        weight = weight[None]
+    weights = weight.repeat_interleave(len(x) // len(weight), 0) * styles[:, None, :, None, None]
     if demodulate:
         weights = weights * (weights.square().sum(dim=(2, 3, 4), keepdim=True) + 1e-8).rsqrt()
     if not flip_weight:

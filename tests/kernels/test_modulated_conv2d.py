@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 from fastunlearn.kernels.modulated_conv2d import op
-from fastunlearn.kernels.modulated_conv2d.op import IMPLEMENTATIONS, demodulation, modulated_conv2d
+from fastunlearn.kernels.modulated_conv2d.op import IMPLEMENTATIONS, demodulation, modulated_conv2d, styled_conv2d
 from harness import DTYPES, LAYOUTS, assert_compiles, assert_matches, derivatives, gradients_agree, on_device
 
 REFERENCE = IMPLEMENTATIONS["reference"]
@@ -82,6 +82,49 @@ def test_demodulation_does_not_overflow_half_precision():
     torch.testing.assert_close(d.item(), (512 * 9 * 64.0**2) ** -0.5)
 
 
+@pytest.mark.parametrize(("up", "down"), RESAMPLING)
+def test_several_base_weights_in_one_batch(up, down):
+    x, _, styles = make(n=6)
+    weights = torch.stack([make(seed=seed)[1].detach() for seed in range(3)]).requires_grad_()
+    assert_matches(modulated_conv2d, REFERENCE, x, weights, styles, up, down, 1, FILTER, terms=27 * 16)
+    apart = [
+        modulated_conv2d(part, weight, style, up, down, 1, FILTER)
+        for part, weight, style in zip(x.chunk(3), weights, styles.chunk(3), strict=True)
+    ]
+    assert torch.equal(modulated_conv2d(x, weights, styles, up, down, 1, FILTER), torch.cat(apart))
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_large_styles_and_weights_do_not_overflow_float16(several):
+    """Without the normalisation the convolution's sums would be 10⁴ times float16's largest number."""
+    x, weight, styles = (t.detach() for t in make(n=4, i=64, o=8))
+    x, weight, styles = x.half(), 900 * weight, 900 * styles
+    weight = torch.stack([weight, weight.flip(0)]) if several else weight
+    leaves = [t.requires_grad_() for t in (x, weight, styles)]
+    y = modulated_conv2d(*leaves, padding=1)
+    exact = modulated_conv2d(*(t.double() for t in leaves), padding=1)
+    assert (y.double() - exact).norm() < 2e-3 * exact.norm()
+    grads, expected = (torch.autograd.grad(out.sum(), leaves) for out in (y, exact))
+    for got, right in zip(grads, expected, strict=True):
+        assert (got.double() - right.double()).norm() < 1e-2 * right.double().norm()
+
+
+def test_layer_is_the_convolution_noise_bias_and_activation():
+    x, weight, styles = make()
+    b, noise, strength = torch.randn(4), torch.randn(2, 1, 10, 12), torch.tensor(0.4)
+    for tensor in (b, noise, strength):
+        tensor.requires_grad_()
+
+    def chain(x, weight, styles, b, noise, strength):
+        y = REFERENCE(x, weight, styles, 2, 1, 1, FILTER)
+        return torch.nn.functional.leaky_relu(y + noise * strength + b[:, None, None], 0.2) * 2**0.5
+
+    def layer(*arguments):
+        return styled_conv2d(*arguments, up=2, padding=1, resample_filter=FILTER)
+
+    assert_matches(layer, chain, x, weight, styles, b, noise, strength, terms=27 * 16)
+
+
 def test_never_builds_per_sample_weights():
     """Peak memory: the largest tensor that appears is an activation, not [N, O, I, k, k]."""
     from torch.utils._python_dispatch import TorchDispatchMode
@@ -115,7 +158,8 @@ def test_deterministic_and_compiles():
     ("change", "message"),
     [
         ({"x": torch.zeros(2, 3, 4)}, r"modulated_conv2d: x must be \[N, I, H, W\], got \(2, 3, 4\)"),
-        ({"weight": torch.zeros(4, 5, 3, 3)}, r"modulated_conv2d: weight must be \[O, 3, kh, kw\], got \(4, 5, 3, 3\)"),
+        ({"weight": torch.zeros(4, 5, 3, 3)}, r"weight must be \[O, 3, kh, kw\] or k of these, got \(4, 5, 3, 3\)"),
+        ({"weight": torch.zeros(3, 4, 3, 3, 3)}, "x must hold equally many samples for 3 weights, got 2"),
         ({"styles": torch.zeros(2, 4)}, r"modulated_conv2d: styles must be \(2, 3\) to match x, got \(2, 4\)"),
         ({"up": 2, "down": 2}, r"not both > 1, got 2 and 2"),
         ({"up": 2, "resample_filter": None}, r"resample_filter must be given when up or down is not 1"),
@@ -133,11 +177,11 @@ def test_a_planted_bug_turns_the_comparison_red(monkeypatch, planted):
     if planted == "epsilon":
         monkeypatch.setattr(op, "demodulation", lambda w, s: demodulation(w, s) * 1.001)
     else:
-        upfirdn2d = op.upfirdn2d
+        epilogue = op.styled_epilogue
         monkeypatch.setattr(
             op,
-            "upfirdn2d",
-            lambda x, f, padding, **k: upfirdn2d(x, f, padding=[padding[0] + 1, padding[1] - 1, *padding[2:]], **k),
+            "styled_epilogue",
+            lambda x, padding, **k: epilogue(x, padding=[padding[0] + 1, padding[1] - 1, *padding[2:]], **k),
         )
     with pytest.raises(AssertionError, match="error"):
         assert_matches(modulated_conv2d, REFERENCE, *make(), 2, 1, 1, FILTER, terms=27 * 16)

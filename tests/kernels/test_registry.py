@@ -4,7 +4,6 @@ import subprocess
 import sys
 import warnings
 
-import fastunlearn.ops  # noqa: F401 (declares all ops)
 import pytest
 import torch
 from developer_build import ROOT
@@ -14,6 +13,8 @@ from fastunlearn.kernels.bias_act import bias_act
 from fastunlearn.kernels.ewc_penalty import IMPLEMENTATIONS as EWC_PENALTY
 from fastunlearn.kernels.ewc_penalty import ewc_penalty
 from interpreted import INTERPRETABLE, NEEDED, interpreted_ops, interpreting
+
+import fastunlearn.ops  # noqa: F401 (declares all ops)
 
 WITHOUT_CUDA = "the extension was built without a cuda kernel of this op"
 

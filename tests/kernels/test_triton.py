@@ -8,7 +8,6 @@ import subprocess
 import sys
 from unittest import mock
 
-import fastunlearn.ops  # noqa: F401 (declares all ops)
 import pytest
 import torch
 from conftest import Redirected
@@ -20,6 +19,8 @@ from fastunlearn.kernels.latent_projection import IMPLEMENTATIONS as LATENT_PROJ
 from fastunlearn.kernels.parameter_repulsion import IMPLEMENTATIONS as PARAMETER_REPULSION
 from harness import DTYPES, assert_matches
 from interpreted import INTERPRETABLE, NEEDED, interpreted_modules, interpreted_ops, interpreting
+
+import fastunlearn.ops  # noqa: F401 (declares all ops)
 
 pytestmark = NEEDED
 PACKAGE = "fastunlearn.kernels"
