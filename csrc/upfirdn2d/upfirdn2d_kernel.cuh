@@ -102,8 +102,17 @@ __device__ bool factor(const T* taps, T* column, T* row, int h, int w) {
   return !__syncthreads_or(misses);
 }
 
-template <typename S, typename T>
-__global__ void __launch_bounds__(block_threads) upfirdn2d_kernel(const S* x, S* y, Problem p) {
+// What becomes of a result before it is stored; this one is upfirdn2d's own.
+struct Unchanged {
+  template <typename T>
+  __device__ T operator()(T value, int64_t, int64_t, int64_t, int64_t) const {
+    return value;
+  }
+};
+
+// finish(value, image, channel, row, column) is stored.
+template <typename S, typename T, typename Finish>
+__global__ void __launch_bounds__(block_threads) upfirdn2d_kernel(const S* x, S* y, Problem p, Finish finish) {
   FASTUNLEARN_DYNAMIC_SHARED(T, shared);
   const Filter& filter = p.filter;
   const Tiling& tiles = p.tiles;
@@ -184,7 +193,8 @@ __global__ void __launch_bounds__(block_threads) upfirdn2d_kernel(const S* x, S*
           }
         }
       }
-      to[at.channel * p.y.channel + out_y * p.y.row + out_x * p.y.column] = static_cast<S>(sum * gain);
+      to[at.channel * p.y.channel + out_y * p.y.row + out_x * p.y.column] =
+          static_cast<S>(finish(sum * gain, image, channel, out_y, out_x));
     }
     __syncthreads();
   }

@@ -17,20 +17,22 @@ DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 ROUNDINGS = 4
 
 
-def error_bound(exact: Tensor, eager: Tensor, terms: int = 1) -> float:
-    """Largest absolute error that a result of eager's dtype may have.
+def error_bound(exact: Tensor, eager: Tensor, terms: int = 1, precision: torch.dtype | None = None) -> float:
+    """Largest absolute error that a result of eager's dtype may have, or of `precision` where that is coarser.
 
     Twice what eager PyTorch itself errs in that dtype, or what rounding explains: ROUNDINGS · eps · √terms · scale,
     where scale is the largest exact value and terms the number of products or addends behind one element.
     """
     if exact.numel() == 0:
         return 0.0
-    eps = torch.finfo(eager.dtype).eps
+    eps = max(torch.finfo(dtype).eps for dtype in (eager.dtype, precision or eager.dtype))
     rounding = ROUNDINGS * eps * terms**0.5 * exact.abs().max().item()
     return max(2 * (eager.double() - exact).abs().max().item(), rounding)
 
 
-def assert_within(name: str, got: Tensor, exact: Tensor, eager: Tensor, terms: int = 1) -> None:
+def assert_within(
+    name: str, got: Tensor, exact: Tensor, eager: Tensor, terms: int = 1, precision: torch.dtype | None = None
+) -> None:
     """Fail unless `got` has eager's shape and dtype and lies within `error_bound` of `exact`; masks must be equal."""
     assert got.shape == eager.shape, f"{name}: shape {tuple(got.shape)}, expected {tuple(eager.shape)}"
     assert got.dtype == eager.dtype, f"{name}: dtype {got.dtype}, expected {eager.dtype}"
@@ -40,7 +42,7 @@ def assert_within(name: str, got: Tensor, exact: Tensor, eager: Tensor, terms: i
     assert not got.isnan().any(), f"{name}: NaN"
     if got.numel():
         error = (got.double() - exact).abs().max().item()
-        bound = error_bound(exact, eager, terms)
+        bound = error_bound(exact, eager, terms, precision)
         assert error <= bound, f"{name}: error {error:.3g} against float64, allowed {bound:.3g}"
 
 
@@ -50,9 +52,12 @@ def assert_matches(
     *args: Any,
     terms: int = 1,
     order: int = 2,
+    precision: torch.dtype | None = None,
     **kwargs: Any,
 ) -> None:
     """Hold values and gradients up to `order` (0, 1 or 2) against the reference in float64.
+
+    `precision` is the dtype in which what a result is made of was stored, where that is not the result's own.
 
     Args (tensors, and lists of tensors) that require gradients are differentiated. float64 arguments are compared with
     the reference in float64 as well, where both the exact and the eager result are the same.
@@ -61,7 +66,7 @@ def assert_matches(
     eager = derivatives(reference, args, kwargs, order)
     got = derivatives(implementation, args, kwargs, order)
     for name in eager:
-        assert_within(name, got[name], exact[name], eager[name], terms)
+        assert_within(name, got[name], exact[name], eager[name], terms, precision)
 
 
 def derivatives(function: Callable, args: tuple, kwargs: dict, order: int, seed: int = 0) -> dict[str, Tensor]:
