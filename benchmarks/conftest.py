@@ -19,11 +19,13 @@ def pytest_generate_tests(metafunc):
 
 @pytest.fixture
 def contenders(request):
-    """contenders(reference, native) → {"reference": …, "native": …}, and "compiled" with --compile."""
+    """contenders(reference, native) → {"reference": …, "native": …}, and with --compile "compiled", which cannot be
+    differentiated twice.
+    """
 
-    def choose(reference, native):
+    def choose(reference, native, twice=False):
         functions = {"reference": reference, "native": native}
-        if request.config.getoption("--compile"):
+        if request.config.getoption("--compile") and not twice:
             torch.compiler.reset()
             functions["compiled"] = torch.compile(reference, dynamic=False)
         return functions
