@@ -10,6 +10,7 @@ A step takes seconds: each contender is timed twice under each allocator, five t
 """
 
 import functools
+import itertools
 import os
 import subprocess
 import sys
@@ -23,8 +24,7 @@ from fastunlearn.methods.adapt_then_unlearn import AdaptThenUnlearnConfig, Repul
 from fastunlearn.models.stylegan2 import StyleGAN2, StyleGAN2Config
 from fastunlearn.training.adversarial import AdversarialConfig, Networks, adversarial_phase
 from fastunlearn.training.loop import Images, advance
-from measure import compare, peak_memory
-from torch.utils.flop_counter import FlopCounterMode
+from measure import FlopCounter, compare, peak_memory
 
 WIDTHS = (512,) * 5
 CONFIG = StyleGAN2Config(
@@ -39,10 +39,15 @@ CONTENDERS = {
 }
 
 
+def noise_like(parameters, seed):
+    """Random tensors like these, the same for every device and memory format."""
+    rng = torch.Generator().manual_seed(seed)
+    return [torch.empty_like(p.detach()).copy_(torch.randn(p.shape, generator=rng)) for p in parameters]
+
+
 def nearby(parameters, seed):
     """Tensors like these, a little off."""
-    rng = torch.Generator().manual_seed(seed)
-    return [p.detach() + 0.01 * torch.randn(p.shape, generator=rng).to(p.device) for p in parameters]
+    return [p.detach() + 0.01 * noise for p, noise in zip(parameters, noise_like(parameters, seed), strict=True)]
 
 
 def nothing_more(networks, plain):
@@ -52,7 +57,7 @@ def nothing_more(networks, plain):
 def consolidation(networks, plain):
     """The penalty of stage 1, on the generator's convolutions."""
     weights = [p for name, p in networks.generator.named_parameters() if name.startswith("convs.")]
-    anchors, fisher = nearby(weights, 0), [torch.rand_like(p) for p in weights]
+    anchors, fisher = nearby(weights, 0), [noise.square() for noise in noise_like(weights, 1)]
     return lambda: {"ewc": ops.ewc_penalty(weights, anchors, fisher, weight=1e-3)}
 
 
@@ -97,26 +102,34 @@ class Step:
         with self.ops():
             return advance(self.phase, self.optimizers, self.real, self.number)
 
-    def results(self) -> list[torch.Tensor]:
-        """The losses of a step, and the gradients with which each optimizer moved."""
-        found = []
+    def results(self) -> dict[str, torch.Tensor]:
+        """The losses of a step, and the gradients of every descent in it; zeros where there is none."""
+        names = {p: name for module in self.phase.modules.values() for name, p in module.named_parameters()}
+        found, descents = {}, itertools.count(1)
 
-        def keep(optimizer, args, kwargs):
-            found.extend(p.grad.clone() for group in optimizer.param_groups for p in group["params"])
+        def keep(optimizer, *_):
+            descent = next(descents)
+            for p in optimizer.param_groups[0]["params"]:
+                gradient = torch.zeros_like(p) if p.grad is None else p.grad.clone()
+                found[f"descent {descent}, {names[p]}"] = gradient
 
         hooks = [optimizer.register_step_pre_hook(keep) for optimizer in self.optimizers.values()]
-        losses = self()
+        found |= self()
         for hook in hooks:
             hook.remove()
-        return [*losses.values(), *found]
+        return found
 
 
-def assert_equal(name: str, got: list[torch.Tensor], expected: list[torch.Tensor]) -> None:
-    """To the rounding of float32 through a network: beside each tensor's norm that of the average tensor counts."""
-    norms = torch.stack([x.norm() for x in expected])
-    errors = torch.stack([(a - b).norm() for a, b in zip(got, expected, strict=True)])
-    worst = (errors / (norms + 0.01 * norms.mean())).max().item()
-    assert worst < 1e-3, f"{name}: results differ from the reference's by {worst:.2g}"
+def assert_equal(got: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], tolerance: float = 5e-3) -> None:
+    """Each within `tolerance` of its norm, and of a tenth of the average norm.
+
+    Rounding moves a few of millions of inputs of leaky ReLU across 0, where the slope jumps: for 10⁻⁶ of them the
+    gradient moves by about 10⁻³.
+    """
+    least = 0.1 * sum(x.norm() for x in expected.values()) / len(expected)
+    for name, exact in expected.items():
+        error = (got[name] - exact).norm()
+        assert error <= tolerance * (exact.norm() + least), f"{name}: {error:.2g} off, norm {exact.norm():.2g}"
 
 
 @functools.cache
@@ -162,16 +175,15 @@ def peaks(steps: dict[str, Step], kind: str, device: str) -> dict[str, int]:
 def test_step(benchmark, device, kind):
     names = [name for name in CONTENDERS if kind == "training" or name != "single-channel FIR"]
     steps = {name: step(kind, name, device) for name in names}
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounter() as counter:
         ours = steps["native"].results()
 
     def check():
         for name in names:
             if name != "native":
-                assert_equal(name, ours, steps[name].results())
+                assert_equal(ours, steps[name].results())
 
     name = f"StyleGAN2 64² {kind} step, batch {BATCH[device]}"
-    flops, rounds = counter.get_total_flops(), ROUNDS[device]
-    compare(benchmark, name, steps, 0, check, device, flops=flops, rounds=rounds)
+    compare(benchmark, name, steps, 0, check, device, flops=counter.total, rounds=ROUNDS[device])
     if kind == "training":
         benchmark.extra_info["peak_bytes"] = peaks(steps, kind, device)

@@ -21,7 +21,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 
 ROUNDS = {"cpu": 15, "cuda": 50}
 SECONDS = 2.0  # a case that takes longer than this in all gets fewer rounds, at least 5
@@ -200,6 +202,22 @@ def copy_rate(device: str = "cpu") -> float:
     n = (16 if device == "cpu" else 256) << 20
     source, target = torch.ones(n, device=device), torch.ones(n, device=device)
     return 2 * source.nbytes / medians({"copy": lambda: target.copy_(source)}, device)["copy"]
+
+
+class FlopCounter(TorchDispatchMode):
+    """While it lasts, adds up in `total` the operations of dense products and convolutions.
+
+    torch's own FlopCounterMode also follows modules, which fails under autograd.grad.
+    """
+
+    total = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        result = function(*args, **kwargs)
+        count = flop_registry.get(function._overloadpacket)
+        self.total += count(*args, **kwargs, out_val=result) if count else 0
+        return result
 
 
 def peak_memory(function: Callable, device: str = "cpu") -> int:
