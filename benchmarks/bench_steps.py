@@ -6,7 +6,8 @@ compared before anything is timed. "reference" filters depthwise, as NVIDIA's co
 "single-channel FIR" as rosinality's does. The training step has all four parts: discriminator, R1, generator, path
 length.
 
-A step takes seconds: each contender is timed twice under each allocator, five times on a GPU.
+A step takes seconds. After the comparison, which warms up, each contender's training step is timed once under each
+allocator, the others twice; all five times on a GPU.
 """
 
 import functools
@@ -31,7 +32,6 @@ CONFIG = StyleGAN2Config(
     size=64, channels=3, latent_dim=512, style_dim=512, mapping_layers=8, g_widths=WIDTHS, d_widths=WIDTHS
 )
 BATCH = {"cpu": 2, "cuda": 16}
-ROUNDS = {"cpu": 2, "cuda": 5}
 CONTENDERS = {
     "reference": functools.partial(baseline_ops, "depthwise"),
     "native": nullcontext,
@@ -72,15 +72,16 @@ def repulsion(networks, plain):
     return Repulsion(weights, [nearby(weights, seed) for seed in range(3)], config).terms
 
 
-# What is added to the generator's loss, and the number of the step in its phase: R1 and path length are due at 0.
-STEPS = {"training": (nothing_more, 0), "adaptation": (consolidation, 1), "unlearning": (repulsion, 1)}
+# What is added to the generator's loss, the number of the step in its phase (R1 and path length are due at 0), and how
+# often it is timed on the CPU.
+STEPS = {"training": (nothing_more, 0, 1), "adaptation": (consolidation, 1, 2), "unlearning": (repulsion, 1, 2)}
 
 
 class Step:
     """A step of one contender, the same at every call: the learning rate is 0, and nothing else that counts moves."""
 
     def __init__(self, kind: str, contender: str, model: StyleGAN2, device: str, batch_size: int):
-        extra, self.number = STEPS[kind]
+        extra, self.number, _ = STEPS[kind]
         self.ops = CONTENDERS[contender]
         self.networks = Networks(model, model.generator)
         torch.manual_seed(0)
@@ -158,11 +159,12 @@ def print_peak(kind: str, contender: str) -> None:
 
 
 def peaks(steps: dict[str, Step], kind: str, device: str) -> dict[str, int]:
-    """Bytes that a step takes beyond networks and optimizers, by contender."""
-    if device != "cpu":
-        return {name: peak_memory(timed, device) for name, timed in steps.items()}
+    """Bytes that a step of the reference and of ours takes beyond networks and optimizers."""
     found = {}
-    for name in steps:
+    for name in ("reference", "native"):
+        if device != "cpu":
+            found[name] = peak_memory(steps[name], device)
+            continue
         program = f"import bench_steps; bench_steps.print_peak({kind!r}, {name!r})"
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         command = [sys.executable, "-c", program]
@@ -184,6 +186,7 @@ def test_step(benchmark, device, kind):
                 assert_equal(ours, steps[name].results())
 
     name = f"StyleGAN2 64² {kind} step, batch {BATCH[device]}"
-    compare(benchmark, name, steps, 0, check, device, flops=counter.total, rounds=ROUNDS[device])
+    rounds = STEPS[kind][2] if device == "cpu" else 5
+    compare(benchmark, name, steps, 0, check, device, flops=counter.total, rounds=rounds)
     if kind == "training":
         benchmark.extra_info["peak_bytes"] = peaks(steps, kind, device)
