@@ -6,9 +6,9 @@ pytest benchmarks --benchmark-json build/bench.json
 python benchmarks/roofline.py build/bench.json [--device cuda]
 
 Bandwidth and rates are measured here, on one thread or one GPU, and kept in the file, beside the times they belong to;
-a file that has them, such as one in benchmarks/results, is only read. Bytes and operations are those that the op needs,
-whatever a kernel does on top. Small data stays in the caches, which are faster than the copy of a large array: there the
-share may exceed 100%.
+a file that has them, such as one in benchmarks/results, is only read. Bytes and operations are those that the op
+needs, whatever a kernel does on top. Small data stays in the caches, which are faster than the copy of a large array:
+there the share may exceed 100%.
 """
 
 import argparse

@@ -5,7 +5,7 @@ from unittest import mock
 import baseline_stylegan2
 import bench_steps
 import pytest
-from fastunlearn.models.stylegan2 import StyleGAN2, StyleGAN2Config
+from fastunlearn.models.stylegan2 import StyleGAN2Config
 
 SMALL = StyleGAN2Config(
     size=16, channels=3, latent_dim=8, style_dim=8, mapping_layers=2, g_widths=(8, 8, 4), d_widths=(8, 8, 4)
