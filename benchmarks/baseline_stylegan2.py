@@ -19,10 +19,11 @@ from unittest import mock
 
 import torch
 import torch.nn.functional as F
-from fastunlearn import ops
 from fastunlearn.kernels import bias_act, ema_update, ewc_penalty, parameter_repulsion, upfirdn2d
-from fastunlearn.models.stylegan2 import Discriminator, Generator, StyleGAN2
 from torch import Tensor
+
+from fastunlearn import ops
+from fastunlearn.models.stylegan2 import Discriminator, Generator, StyleGAN2
 
 Fir = Literal["depthwise", "single-channel"]
 depthwise_upfirdn2d = upfirdn2d.IMPLEMENTATIONS["reference"]

@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from baseline_stylegan2 import depthwise_upfirdn2d, grouped_modulated_conv2d
 from fastunlearn.kernels.modulated_conv2d.op import IMPLEMENTATIONS, demodulation
-from fastunlearn.ops import setup_filter
 from harness import assert_matches
 from measure import WORK, compare
+
+from fastunlearn.ops import setup_filter
 
 REFERENCE, NATIVE = IMPLEMENTATIONS["reference"], IMPLEMENTATIONS["composite"]
 SHAPES = [(8, 128, 32, 32), (4, 256, 32, 32), (4, 64, 128, 128)]

@@ -20,12 +20,13 @@ from contextlib import nullcontext
 import pytest
 import torch
 from baseline_stylegan2 import baseline, baseline_ops
+from measure import FlopCounter, compare, peak_memory
+
 from fastunlearn import ops
 from fastunlearn.methods.adapt_then_unlearn import AdaptThenUnlearnConfig, Repulsion
 from fastunlearn.models.stylegan2 import StyleGAN2, StyleGAN2Config
 from fastunlearn.training.adversarial import AdversarialConfig, Networks, adversarial_phase
 from fastunlearn.training.loop import Images, advance
-from measure import FlopCounter, compare, peak_memory
 
 WIDTHS = (512,) * 5
 CONFIG = StyleGAN2Config(

@@ -11,8 +11,9 @@ import pytest
 import torch
 from bench_ewc_penalty import make
 from bench_upfirdn2d import FILTER, LAYOUTS, SAMPLINGS
-from fastunlearn import ops
 from measure import forward_backward
+
+from fastunlearn import ops
 
 PAIRS = 10
 

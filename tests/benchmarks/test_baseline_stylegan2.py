@@ -5,6 +5,7 @@ from unittest import mock
 import baseline_stylegan2
 import bench_steps
 import pytest
+
 from fastunlearn.models.stylegan2 import StyleGAN2Config
 
 SMALL = StyleGAN2Config(
