@@ -1,5 +1,6 @@
 """benchmarks/measure.py: what a contender does, and what is refused."""
 
+import sys
 from types import SimpleNamespace
 
 import measure
@@ -26,7 +27,7 @@ def compare(recorder, native, **options):
 
 def test_rows_say_what_was_counted(recorder, capsys):
     rows = compare(recorder, lambda: torch.ones(3), flops=3e3)
-    assert [row.pages for row in rows] == ["default pages", "warm pages"]
+    assert rows[0].pages == "default pages"
     kept = recorder.extra_info
     assert kept["case"] == "a case"
     assert kept["default_pages"]["bytes"] == 24
@@ -48,7 +49,9 @@ def test_nothing_stands_for_zeros_alone(recorder):
 def test_long_cases_are_called_as_often_as_asked(recorder):
     calls = []
     compare(recorder, lambda: calls.append(0), rounds=2)
-    assert len(calls) == 2 * 2 + 1  # both allocators, and pytest-benchmark
+    with measure.warm_pages() as possible:
+        allocators = 1 + possible
+    assert len(calls) == 2 * allocators + 1  # and pytest-benchmark
 
 
 def test_double_backward_is_the_gradient_of_the_gradient():
@@ -70,6 +73,7 @@ def test_flop_counter():
     assert counter.total == 2 * 2 * 4 * 5 * 6
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
 def test_peak_memory_sees_what_is_freed_again():
     measure.peak_memory(lambda: torch.ones(1 << 20).sum())
     peak = measure.peak_memory(lambda: torch.ones(16 << 20).sum())
