@@ -32,7 +32,8 @@ test-all: $(READY)
 
 bench: $(READY)
 	@mkdir -p build
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest benchmarks -q -s -k "not cuda" --benchmark-quiet --benchmark-json build/bench.json
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest benchmarks -q -s -rs -k "not cuda" --timeout 1800 --benchmark-quiet --benchmark-json build/bench.json
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/roofline.py build/bench.json
 	$(BIN)/python benchmarks/report.py build/bench.json --out benchmarks/results --chart docs/images/bench.png
 
 # With the Python and the packages that are here: a machine with a card has its own torch.

@@ -9,7 +9,7 @@ import pytest
 import torch
 from fastunlearn.kernels.upfirdn2d import IMPLEMENTATIONS, setup_filter
 from harness import assert_matches
-from measure import compare, forward_backward
+from measure import WORK, compare
 
 REFERENCE, NATIVE = IMPLEMENTATIONS["reference"], IMPLEMENTATIONS["cpu"]
 FILTER = setup_filter([1, 3, 3, 1])
@@ -24,22 +24,44 @@ LARGE = [(8, 128, 64, 64), (4, 32, 256, 256)]
 TRAINING = [(32, 128, 4, 4), (32, 128, 8, 8), (32, 64, 16, 16), (32, 64, 17, 17), (32, 32, 32, 32)]
 
 
+def flops(x, y, f, up):
+    """Multiplications and additions of one pass that inserts no zero; the adjoint has as many."""
+    kh, kw = f.shape
+    n, c, out_h, out_w = y.shape
+    if f is GENERAL:
+        return 2 * y.numel() * kh * kw / up**2
+    return 2 * n * c * out_h * (x.shape[3] * kh + out_w * kw) / up  # vertically, then horizontally
+
+
 def run(
-    benchmark, contenders, device, shape, sampling, layout="contiguous", dtype=torch.float32, f=FILTER, backward=True
+    benchmark,
+    contenders,
+    device,
+    shape,
+    sampling,
+    layout="contiguous",
+    dtype=torch.float32,
+    f=FILTER,
+    work="fwd+bwd",
 ):
+    contender, passes = WORK[work]
     torch.manual_seed(0)
-    x = torch.randn(shape, dtype=dtype, device=device).contiguous(memory_format=LAYOUTS[layout])
-    x.requires_grad_(backward)
-    f, options = f.to(device), SAMPLINGS[sampling]
-    y = NATIVE(x, f, **options)
-    functions = {k: functools.partial(g, f=f, **options) for k, g in contenders(REFERENCE, NATIVE).items()}
-    cases = {k: forward_backward(g, [x]) if backward else functools.partial(g, x) for k, g in functions.items()}
-    # x in, y out, and the same backwards
-    moved = (x.nbytes + y.nbytes) * (2 if backward else 1)
+    x = torch.randn(shape, dtype=dtype, device=device).contiguous(memory_format=LAYOUTS[layout]).requires_grad_()
+    options = {"f": f.to(device), **SAMPLINGS[sampling]}
+    functions = contenders(REFERENCE, NATIVE, passes > 2)
+    cases = {k: contender(functools.partial(g, **options), [x]) for k, g in functions.items()}
+    y = NATIVE(x, **options)
     kind = str(dtype).removeprefix("torch.") if dtype != torch.float32 else layout
-    name = f"upfirdn2d {'fwd+bwd' if backward else 'fwd'} {sampling} {shape} {kind}"
-    check = functools.partial(assert_matches, NATIVE, REFERENCE, x, f, **options, terms=16, order=1)
-    compare(benchmark, name, cases, moved, check, device)
+    check = functools.partial(assert_matches, NATIVE, REFERENCE, x, **options, terms=16, order=min(passes, 2))
+    compare(
+        benchmark,
+        f"upfirdn2d {work} {sampling} {shape} {kind}",
+        cases,
+        passes * (x.nbytes + y.nbytes),
+        check,
+        device,
+        flops=passes * flops(x, y, f, options.get("up", 1)),
+    )
 
 
 @pytest.mark.parametrize("shape", LARGE + TRAINING, ids=str)
@@ -52,7 +74,12 @@ def test_forward_backward(benchmark, contenders, device, shape, sampling, layout
 @pytest.mark.parametrize("shape", LARGE, ids=str)
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_forward(benchmark, contenders, device, shape, sampling):
-    run(benchmark, contenders, device, shape, sampling, backward=False)
+    run(benchmark, contenders, device, shape, sampling, work="fwd")
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_double_backward(benchmark, contenders, device, sampling):
+    run(benchmark, contenders, device, LARGE[0], sampling, work="double-bwd")
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)

@@ -19,13 +19,15 @@ def pytest_generate_tests(metafunc):
 
 @pytest.fixture
 def contenders(request):
-    """contenders(reference, native) → {"reference": …, "native": …}; "triton" on a card, "compiled" with --compile."""
+    """contenders(reference, native) → {"reference": …, "native": …}; "triton" on a card; with --compile "compiled", which
+    cannot be differentiated twice.
+    """
 
-    def choose(reference, native):
+    def choose(reference, native, twice=False):
         functions = {"reference": reference, "native": native}
         if "triton" in request.module.IMPLEMENTATIONS and request.getfixturevalue("device") == "cuda":
             functions["triton"] = request.module.IMPLEMENTATIONS["triton"]
-        if request.config.getoption("--compile"):
+        if request.config.getoption("--compile") and not twice:
             torch.compiler.reset()
             functions["compiled"] = torch.compile(reference, dynamic=False)
         return functions

@@ -23,6 +23,8 @@ ON_CARD = "cuda and not cuda-on-cpu"
 # Reads and writes at the edges, every kernel at least once; the sanitizer makes them 10 to 100 times slower.
 SANITIZED = f"{ON_CARD} and (stay_inside or layouts or many_tiny)"
 
+# What training imports beside torch: without it no whole steps.
+TRAINING = ("numpy", "PIL", "safetensors", "tqdm", "yaml")
 
 STORED = ("bench.json", "compiled.json")
 
@@ -87,12 +89,18 @@ def steps(results: Path, scratch: Path, site: Path) -> list[Step]:
         found.append(Step("compute-sanitizer", check, 0.2, site))
     if importlib.util.find_spec("pytest_benchmark"):
         bench = [*pytest, str(ROOT / "benchmarks"), "-s", "--benchmark-quiet"]
+        if not all(importlib.util.find_spec(name) for name in TRAINING):
+            bench += ["--ignore", str(ROOT / "benchmarks" / "bench_steps.py")]
         stored = [str(scratch / name) for name in STORED]
         found.append(Step("benchmarks", [*bench, "-k", "cuda", "--benchmark-json", stored[0]], 0.4, site))
         if importlib.util.find_spec("triton"):
             # The large cases alone: each is compiled first, which takes far longer than it runs.
-            large = ["-k", "cuda and (256 or 110 or 10000)", "--compile", "--benchmark-json", stored[1]]
-            found.append(Step("beside torch.compile", [*bench, *large], 0.4, site))
+            large = ["-k", "cuda and (256 or 110 or 10000) and not (double or modulated)", "--compile"]
+            compiled = [*bench, *large, "--benchmark-json", stored[1]]
+            found.append(Step("beside torch.compile", compiled, 0.4, site))
+        # Without the override of main(): tf32 is one of the rates.
+        roofline = ["env", "-u", "NVIDIA_TF32_OVERRIDE", python, str(ROOT / "benchmarks" / "roofline.py")]
+        found.append(Step("roofline", [*roofline, stored[0], "--device", "cuda"], 0.1, site))
         report = [python, str(ROOT / "benchmarks" / "report.py"), *stored, "--device", "cuda", "--out", str(results)]
         found.append(Step("report", report, 0.1, site))
     return found
@@ -100,8 +108,10 @@ def steps(results: Path, scratch: Path, site: Path) -> list[Step]:
 
 def missing() -> list[str]:
     """What is not installed and so not done."""
-    absent = [name for name in ("pytest", "pytest_benchmark", "triton") if importlib.util.find_spec(name) is None]
-    return absent + ([] if shutil.which("compute-sanitizer") else ["compute-sanitizer"])
+    names = ("pytest", "pytest_benchmark", "triton", *TRAINING)
+    return [name for name in names if importlib.util.find_spec(name) is None] + (
+        [] if shutil.which("compute-sanitizer") else ["compute-sanitizer"]
+    )
 
 
 def main() -> None:

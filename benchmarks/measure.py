@@ -2,7 +2,7 @@
 
 A result that is not the reference's gets no time. Every row states the bytes that the op must move, the rate
 achieved and its share of this machine's copy bandwidth, measured in the same run, so that numbers from different
-machines can be read.
+machines can be read; where arithmetic may be what limits, its operations too (`roofline.py` weighs both).
 
 On the CPU one thread works. Large results of eager PyTorch pay for fresh pages of memory; each case is therefore timed
 twice, with the default allocator and with one that keeps its pages ("warm pages"), which flatters nobody. On a GPU the
@@ -17,10 +17,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 
 ROUNDS = {"cpu": 15, "cuda": 50}
 SECONDS = 2.0  # a case that takes longer than this in all gets fewer rounds, at least 5
@@ -33,8 +36,9 @@ class Row:
     name: str
     pages: str
     seconds: dict[str, float]
-    bytes: int
+    bytes: float
     copy_rate: float
+    flops: float = 0.0
 
     def ratio(self, of: str = "native", to: str = "reference") -> float:
         """How many times faster `of` is than `to`."""
@@ -48,17 +52,24 @@ class Row:
         times = "  ".join(f"{name} {1e3 * seconds:8.3f} ms" for name, seconds in self.seconds.items())
         others = [name for name in self.seconds if name != "native"]
         ratios = "  ".join(f"{self.ratio(to=name):.2f}x {name}" for name in others)
-        share = f"{self.rate() / 1e9:.1f} GB/s = {100 * self.rate() / self.copy_rate:.0f}% of copy"
-        return f"{self.name:44} {self.pages:13} {times}  |  {ratios}  |  {self.bytes / 1e6:.1f} MB, {share}"
+        parts = [f"{self.name:44} {self.pages:13} {times}", ratios]
+        if self.bytes:
+            share = f"{self.rate() / 1e9:.1f} GB/s = {100 * self.rate() / self.copy_rate:.0f}% of copy"
+            parts.append(f"{self.bytes / 1e6:.1f} MB, {share}")
+        if self.flops:
+            parts.append(f"{self.flops / 1e9:.2f} GFLOP, {self.flops / self.seconds['native'] / 1e9:.1f} GFLOP/s")
+        return "  |  ".join(parts)
 
 
 def compare(
     benchmark,
     name: str,
     contenders: dict[str, Callable[[], Tensor | tuple[Tensor, ...]]],
-    moved_bytes: int,
+    moved_bytes: float,
     check: Callable[[], None],
     device: str = "cpu",
+    flops: float = 0.0,
+    rounds: int | None = None,
 ) -> list[Row]:
     """Check, time, print, and hand the native time to pytest-benchmark.
 
@@ -66,26 +77,35 @@ def compare(
         benchmark: the fixture of pytest-benchmark.
         name: of the case.
         contenders: "reference", "native" and any peers: functions without arguments that do the same work.
-        moved_bytes: what must be read and written at least.
+        moved_bytes: what must be read and written at least; 0 where nobody counted.
         check: raises when the native result is wrong; runs before any clock does. The others' results are compared with
             the reference's too, roughly; those that work in place have none and are for `check`.
         device: where all of it happens.
+        flops: additions and multiplications that the result needs at least; 0 where memory is sure to be the limit.
+        rounds: for contenders of many seconds: how often each is called in all; their `check` compares them all, and
+            warms them up.
 
     Returns:
         One row per allocator, default first; on a GPU one row.
     """
     check()
-    _agree(contenders)
+    if rounds is None:
+        _agree(contenders)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         pages = "default pages" if device == "cpu" else "device memory"
-        rows = [_measure(name, pages, contenders, moved_bytes, device)]
+
+        def measured(pages):
+            return Row(name, pages, medians(contenders, device, rounds), moved_bytes, copy_rate(device), flops)
+
+        rows = [measured(pages)]
         if device == "cpu":
             with warm_pages() as possible:
                 if possible:
-                    rows.append(_measure(name, "warm pages", contenders, moved_bytes, device))
-        benchmark.pedantic(_to_the_end(contenders["native"], device), rounds=5, warmup_rounds=1)
+                    rows.append(measured("warm pages"))
+        kept = {"rounds": 5, "warmup_rounds": 1} if rounds is None else {"rounds": 1}
+        benchmark.pedantic(_to_the_end(contenders["native"], device), **kept)
     finally:
         torch.set_num_threads(threads)
     benchmark.extra_info["case"], benchmark.extra_info["device"] = name, device
@@ -96,24 +116,23 @@ def compare(
             "seconds": row.seconds,
             "ratio": row.ratio(),
             "bytes": row.bytes,
+            "flops": row.flops,
             "copy_share": row.rate() / row.copy_rate,
         }
     return rows
 
 
-def _measure(name: str, pages: str, contenders: dict[str, Callable], moved_bytes: int, device: str) -> Row:
-    return Row(name, pages, medians(contenders, device), moved_bytes, copy_rate(device))
-
-
 def _agree(contenders: dict[str, Callable]) -> None:
     """Every contender does the same work: within 1%, which also holds in half precision."""
     expected = tree_leaves(contenders["reference"]())
-    if expected == [None]:
+    if all(result is None for result in expected):
         return
     for name, function in contenders.items():
         for got, exact in zip(tree_leaves(function()), expected, strict=True):
-            error = (got.double() - exact.double()).norm()
-            assert error <= 0.01 * exact.double().norm(), f"{name}: not the reference's result"
+            # What does not depend on an input may be told by None or by zeros.
+            got, exact = (torch.zeros(()) if x is None else x.double() for x in (got, exact))
+            error = (got - exact).norm()
+            assert error <= 0.01 * exact.norm(), f"{name}: not the reference's result"
 
 
 def _to_the_end(function: Callable, device: str) -> Callable:
@@ -123,18 +142,37 @@ def _to_the_end(function: Callable, device: str) -> Callable:
     return lambda: (function(), torch.cuda.synchronize())
 
 
-def medians(contenders: dict[str, Callable], device: str = "cpu") -> dict[str, float]:
-    """Median seconds of each, one call of each in turn, so that a busy machine is unfair to all alike."""
+def medians(contenders: dict[str, Callable], device: str = "cpu", rounds: int | None = None) -> dict[str, float]:
+    """Median seconds of each, one call of each in turn, so that a busy machine is unfair to all alike.
+
+    Without `rounds` each is called once to warm up, and the number of rounds follows from what a second call takes.
+    """
+    once = None
+    if rounds is None:
+        for function in contenders.values():
+            function()
+        once = _seconds_of_a_round(contenders, device)
+        rounds = min(ROUNDS[device], max(5, int(SECONDS / once)))
+    gc.collect()
+    if device == "cpu":
+        # A call that is over within the clock's noise is repeated inside one measurement.
+        repeats = 1 if once is None else max(1, min(1000, int(1e-3 * len(contenders) / once)))
+        return _host_medians(contenders, rounds, repeats)
+    return _device_medians(contenders, rounds)
+
+
+def _seconds_of_a_round(contenders: dict[str, Callable], device: str) -> float:
+    started = time.perf_counter()
     for function in contenders.values():
-        function()
-    return (_host_medians if device == "cpu" else _device_medians)(contenders)
+        _to_the_end(function, device)()
+    return time.perf_counter() - started
 
 
-def _device_medians(contenders: dict[str, Callable]) -> dict[str, float]:
+def _device_medians(contenders: dict[str, Callable], rounds: int) -> dict[str, float]:
     """By events around each call, with the cache overwritten before. Many small launches still wait for the host."""
     flood = torch.empty(1 << 30, dtype=torch.uint8, device="cuda")
     times: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(ROUNDS["cuda"]):
+    for _ in range(rounds):
         for label, function in contenders.items():
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             for fill in (1, 0):  # half a millisecond at 4 TB/s, in which the host enqueues a few calls that follow
@@ -147,16 +185,8 @@ def _device_medians(contenders: dict[str, Callable]) -> dict[str, float]:
     return {label: statistics.median(values) for label, values in times.items()}
 
 
-def _host_medians(contenders: dict[str, Callable]) -> dict[str, float]:
-    started = time.perf_counter()
-    for function in contenders.values():
-        function()
-    once = time.perf_counter() - started
-    rounds = min(ROUNDS["cpu"], max(5, int(SECONDS / once)))
-    # A call that is over within the clock's noise is repeated inside one measurement.
-    repeats = max(1, min(1000, int(1e-3 * len(contenders) / once)))
+def _host_medians(contenders: dict[str, Callable], rounds: int, repeats: int) -> dict[str, float]:
     times: dict[str, list[float]] = {name: [] for name in contenders}
-    gc.collect()
     for _ in range(rounds):
         for label, function in contenders.items():
             started = time.perf_counter()
@@ -172,6 +202,44 @@ def copy_rate(device: str = "cpu") -> float:
     n = (16 if device == "cpu" else 256) << 20
     source, target = torch.ones(n, device=device), torch.ones(n, device=device)
     return 2 * source.nbytes / medians({"copy": lambda: target.copy_(source)}, device)["copy"]
+
+
+class FlopCounter(TorchDispatchMode):
+    """While it lasts, adds up in `total` the operations of dense products and convolutions.
+
+    torch's own FlopCounterMode also follows modules, which fails under autograd.grad.
+    """
+
+    total = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        result = function(*args, **kwargs)
+        count = flop_registry.get(function._overloadpacket)
+        self.total += count(*args, **kwargs, out_val=result) if count else 0
+        return result
+
+
+def peak_memory(function: Callable, device: str = "cpu") -> int:
+    """Bytes that a call needs at its peak beyond what was in use before.
+
+    On the CPU what the process holds, by Linux' own count; freed memory that glibc kept from earlier calls would hide
+    some of it, so that a process of its own must ask.
+    """
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        function()
+        return torch.cuda.max_memory_allocated() - before
+    Path("/proc/self/clear_refs").write_text("5")  # forget the earlier peak
+    before = _resident("VmRSS")
+    function()
+    return _resident("VmHWM") - before
+
+
+def _resident(which: str) -> int:
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(which))
+    return 1024 * int(line.split()[1])
 
 
 @contextmanager
@@ -191,9 +259,36 @@ def warm_pages() -> Iterator[bool]:
             mallopt(option, value)
 
 
+def forward(function: Callable[..., Tensor], inputs: list[Tensor]) -> Callable[[], Tensor]:
+    """A contender: the op alone on these inputs, without gradients to come."""
+    inputs = [x.detach() for x in inputs]
+    return lambda: function(*inputs)
+
+
 def forward_backward(function: Callable[..., Tensor], inputs: list[Tensor]) -> Callable[[], tuple[Tensor, ...]]:
     """A contender: the op on these inputs and its gradients in all of them, along a fixed direction."""
-    with torch.no_grad():
-        y = function(*inputs)
-    direction = torch.empty_like(y).copy_(torch.randn(y.shape, generator=torch.Generator().manual_seed(0)))
+    direction = _direction(forward(function, inputs)())
     return lambda: torch.autograd.grad(function(*inputs), inputs, direction)
+
+
+def double_backward(function: Callable[..., Tensor], inputs: list[Tensor]) -> Callable[[], tuple[Tensor | None, ...]]:
+    """A contender: the op, its gradient in the first input, and that gradient's gradients in its direction and all
+    inputs, as R1 and the path length take them; None where there is none.
+    """
+    direction = _direction(forward(function, inputs)()).requires_grad_()
+    second = _direction(inputs[0])
+
+    def run():
+        (grad,) = torch.autograd.grad(function(*inputs), inputs[0], direction, create_graph=True)
+        return torch.autograd.grad(grad, [direction, *inputs], second, allow_unused=True)
+
+    return run
+
+
+# What a case does, by its name, and how often data passes the op in it.
+WORK = {"fwd": (forward, 1), "fwd+bwd": (forward_backward, 2), "double-bwd": (double_backward, 3)}
+
+
+def _direction(like: Tensor) -> Tensor:
+    drawn = torch.randn(like.shape, generator=torch.Generator().manual_seed(0))
+    return torch.empty_like(like, requires_grad=False).copy_(drawn)

@@ -6,7 +6,7 @@ from .kernels.ewc_penalty.op import ewc_penalty
 from .kernels.fisher_accumulate.op import fisher_accumulate
 from .kernels.latent_projection.op import LatentProjection, latent_projection
 from .kernels.matrix_sqrt.op import matrix_sqrt
-from .kernels.modulated_conv2d.op import modulated_conv2d
+from .kernels.modulated_conv2d.op import modulated_conv2d, styled_conv2d
 from .kernels.ms_ssim.op import ms_ssim, ssim
 from .kernels.parameter_repulsion.op import (
     AnchorMean,
@@ -36,6 +36,7 @@ __all__ = [
     "setup_filter",
     "squared_distance",
     "ssim",
+    "styled_conv2d",
     "styled_epilogue",
     "tensor_mse_weights",
     "upfirdn2d",

@@ -264,13 +264,7 @@ def _run_phase(phase: Phase, state: RunState, config: LoopConfig, identity: Mapp
         for step in range(start, phase.steps):
             torch.manual_seed(stream_seed(config.seed, phase.name, step))
             real = phase.data.batch(order.indices(step)).to(device)
-            values = {}
-            for name, player in phase.players.items():
-                player.anneal(optimizers[name], step / phase.steps)
-                values |= _move(name, player, phase, optimizers[name], real, step, precision)
-            for average in phase.averages:
-                average.update()
-            log.step(step + 1, values)
+            log.step(step + 1, advance(phase, optimizers, real, step, precision))
             if (step + 1) % config.checkpoint_every == 0 and step + 1 < phase.steps:
                 log.check_finite()
                 snapshot = {
@@ -279,6 +273,19 @@ def _run_phase(phase: Phase, state: RunState, config: LoopConfig, identity: Mapp
                     "values": dict(log.latest),
                 }
                 state.save_checkpoint(phase.name, {"step": step + 1, "identity": identity, **snapshot})
+
+
+def advance(
+    phase: Phase, optimizers: Mapping[str, torch.optim.Optimizer], real: Tensor, step: int, precision: str = "float32"
+) -> dict[str, Tensor]:
+    """One step of a phase: every player moves, then the averages; returns the detached terms by "player/term"."""
+    values = {}
+    for name, player in phase.players.items():
+        player.anneal(optimizers[name], step / phase.steps)
+        values |= _move(name, player, phase, optimizers[name], real, step, precision)
+    for average in phase.averages:
+        average.update()
+    return values
 
 
 def _move(

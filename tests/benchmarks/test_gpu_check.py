@@ -43,7 +43,7 @@ def test_steps_name_what_they_skip(monkeypatch, tmp_path):
     monkeypatch.setattr(gpu_check.shutil, "which", lambda name: None)
     monkeypatch.setattr(gpu_check.importlib.util, "find_spec", lambda name: None)
     assert [step.name for step in gpu_check.steps(tmp_path, tmp_path, tmp_path)] == ["build"]
-    assert gpu_check.missing() == ["pytest", "pytest_benchmark", "triton", "compute-sanitizer"]
+    assert gpu_check.missing() == ["pytest", "pytest_benchmark", "triton", *gpu_check.TRAINING, "compute-sanitizer"]
 
 
 def test_a_step_that_fails_or_hangs_says_so(tmp_path):

@@ -8,12 +8,13 @@ import report
 from PIL import Image
 
 
-def case(name, device="cpu", **pages):
+def case(name, device="cpu", flops=0.0, moved=8e6, **pages):
     measured = {
         key: {
             "seconds": {"reference": 0.004, "native": native},
             "ratio": 0.004 / native,
-            "bytes": 8e6,
+            "bytes": moved,
+            "flops": flops,
             "copy_share": 0.5,
         }
         for key, native in pages.items()
@@ -23,7 +24,9 @@ def case(name, device="cpu", **pages):
 
 @pytest.fixture
 def stored(tmp_path):
-    headline = next(iter(report.HEADLINES))
+    headline = report.HEADLINES[0][0]
+    step = case("a step", flops=2e9, moved=0, default_pages=0.001)
+    step["extra_info"]["peak_bytes"] = {"reference": 3e6, "native": 1e6}
     info = {
         "machine_info": {"node": "a-host-name", "cpu": {"brand_raw": "Some CPU", "family": 6}},
         "datetime": "2026-01-02T03:04:05",
@@ -32,7 +35,10 @@ def stored(tmp_path):
             case("another", default_pages=0.004),
             case("on a card", device="cuda", device_memory=0.001),
             {"extra_info": {}},
+            step,
+            {"extra_info": {"case": "a kernel", "device": "cpu", "threads": {"1": 0.002, "2": 0.001}}},
         ],
+        "limits": {"cpu": {"copy": 1.5e9}, "cuda": {"copy": 4e12}},
     }
     path = tmp_path / "bench.json"
     path.write_text(json.dumps(info))
@@ -46,14 +52,22 @@ def test_table_chart_and_what_is_kept(stored, tmp_path, monkeypatch, capsys):
     (kept,) = out.iterdir()
     assert kept.name == "some-cpu-family-6-one-thread.json"
     assert "a-host-name" not in kept.read_text()
-    rows = json.loads(kept.read_text())["rows"]
+    results = json.loads(kept.read_text())
+    assert results["limits"] == {"copy": 1_500_000_000}
+    assert results["two_threads"] == [{"case": "a kernel", "ms": {"1": 2.0, "2": 1.0}}]
+    rows = results["rows"]
+    assert rows[-1]["gigaflop"] == 2.0
     assert [(row["pages"], row["ms"]["native"]) for row in rows] == [
         ("plain allocator", 1.0),
         ("tuned allocator", 2.0),
         ("plain allocator", 4.0),
+        ("plain allocator", 1.0),
     ]
     table = capsys.readouterr().out
     assert "| another | plain allocator | 4.000 | 1.0 | 8.0 | 50% |" in table
+    assert "| a step | plain allocator | 1.000 | 4.0 |  |  |" in table
+    assert "a step, memory at its peak: reference 3 MB, native 1 MB" in table
+    assert "| a kernel | 2.000 | 1.000 | 2.00 |" in table
     assert "on a card" not in table
     with Image.open(chart) as picture:
         assert picture.width > 1000

@@ -1,0 +1,80 @@
+"""benchmarks/measure.py: what a contender does, and what is refused."""
+
+import sys
+from types import SimpleNamespace
+
+import measure
+import pytest
+import torch
+
+
+@pytest.fixture
+def recorder():
+    """pytest-benchmark's fixture, as far as `compare` needs it."""
+    return SimpleNamespace(extra_info={}, pedantic=lambda function, **_: function())
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(measure, "copy_rate", lambda device: 1e9)
+    monkeypatch.setattr(measure, "SECONDS", 0.01)
+
+
+def compare(recorder, native, **options):
+    contenders = {"reference": lambda: torch.ones(3), "native": native}
+    return measure.compare(recorder, "a case", contenders, 24, lambda: None, **options)
+
+
+def test_rows_say_what_was_counted(recorder, capsys):
+    rows = compare(recorder, lambda: torch.ones(3), flops=3e3)
+    assert rows[0].pages == "default pages"
+    kept = recorder.extra_info
+    assert kept["case"] == "a case"
+    assert kept["default_pages"]["bytes"] == 24
+    assert kept["default_pages"]["flops"] == 3e3
+    assert "GFLOP/s" in capsys.readouterr().out
+
+
+def test_another_result_gets_no_time(recorder):
+    with pytest.raises(AssertionError, match="native: not the reference's result"):
+        compare(recorder, lambda: torch.full((3,), 1.1))
+    assert recorder.extra_info == {}
+
+
+def test_nothing_stands_for_zeros_alone(recorder):
+    with pytest.raises(AssertionError, match="native: not the reference's result"):
+        compare(recorder, lambda: None)
+
+
+def test_long_cases_are_called_as_often_as_asked(recorder):
+    calls = []
+    compare(recorder, lambda: calls.append(0), rounds=2)
+    with measure.warm_pages() as possible:
+        allocators = 1 + possible
+    assert len(calls) == 2 * allocators + 1  # and pytest-benchmark
+
+
+def test_double_backward_is_the_gradient_of_the_gradient():
+    x = torch.randn(5, requires_grad=True)
+    grads = measure.double_backward(torch.sin, [x])()
+    direction = second = measure._direction(x)
+    torch.testing.assert_close(grads, (second * x.cos(), -second * direction * x.sin()))
+
+
+def test_double_backward_of_a_linear_op_has_none_in_its_input():
+    x = torch.randn(5, requires_grad=True)
+    assert measure.double_backward(lambda x: 2 * x, [x])()[1] is None
+
+
+def test_flop_counter():
+    a, b = torch.randn(4, 5, requires_grad=True), torch.randn(5, 6)
+    with measure.FlopCounter() as counter:
+        torch.autograd.grad((a @ b).sum(), a)
+    assert counter.total == 2 * 2 * 4 * 5 * 6
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
+def test_peak_memory_sees_what_is_freed_again():
+    measure.peak_memory(lambda: torch.ones(1 << 20).sum())
+    peak = measure.peak_memory(lambda: torch.ones(16 << 20).sum())
+    assert 60e6 < peak < 100e6
