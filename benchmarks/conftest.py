@@ -19,8 +19,8 @@ def pytest_generate_tests(metafunc):
 
 @pytest.fixture
 def contenders(request):
-    """contenders(reference, native) → {"reference": …, "native": …}; "triton" on a card; with --compile "compiled", which
-    cannot be differentiated twice.
+    """contenders(reference, native) → {"reference": …, "native": …}; "triton" on a card; with --compile "compiled",
+    which cannot be differentiated twice.
     """
 
     def choose(reference, native, twice=False):

@@ -60,7 +60,7 @@ class Player:
     def optimizer(self) -> torch.optim.Adam:
         """Adam with lr·c and β^c, c = Π n/(n+1) over the lazy intervals, so that laziness keeps Adam's time scale."""
         c = math.prod(r.every / (r.every + 1) for r in self.lazy)
-        return torch.optim.Adam(self.parameters, lr=self.lr * c, betas=tuple(b**c for b in self.betas), foreach=True)
+        return torch.optim.Adam(self.parameters, lr=self.lr * c, betas=tuple(b**c for b in self.betas), fused=True)
 
     def anneal(self, optimizer: torch.optim.Optimizer, progress: float) -> None:
         """Set the learning rate for a step that begins after the share `progress` of the phase, in [0, 1)."""

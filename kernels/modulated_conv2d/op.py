@@ -3,9 +3,9 @@
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from ..convolution import conv2d, conv_transpose2d
 from ..styled_epilogue.op import styled_epilogue
 from ..upfirdn2d.op import upfirdn2d
 from .reference import modulated_conv2d_reference
@@ -155,7 +155,7 @@ def _conv2d_resample(
     """
     kernel_h, kernel_w = weight.shape[2:]
     if up == 1 and down == 1:
-        return F.conv2d(x, weight if flip_weight else weight.flip((2, 3)), padding=padding), {}
+        return conv2d(x, weight if flip_weight else weight.flip((2, 3)), padding=padding), {}
     f_h, f_w = (f.shape[0], f.shape[0]) if f.ndim == 1 else f.shape
     if down > 1:
         pad = [
@@ -165,10 +165,10 @@ def _conv2d_resample(
             padding + (f_h - down) // 2,
         ]
         low_passed = upfirdn2d(x, f, padding=pad)
-        return F.conv2d(low_passed, weight if flip_weight else weight.flip((2, 3)), stride=down), {}
+        return conv2d(low_passed, weight if flip_weight else weight.flip((2, 3)), stride=down), {}
     # conv_transpose2d correlates with the flipped weight, and its output is kernel − 1 wider than the padded form.
     transposed = (weight.flip((2, 3)) if flip_weight else weight).transpose(0, 1)
-    y = F.conv_transpose2d(x, transposed, stride=up)
+    y = conv_transpose2d(x, transposed, stride=up)
     pad = [
         padding + (f_w + up - 1) // 2 - (kernel_w - 1),
         padding + (f_w - up) // 2 - (kernel_w - up),
