@@ -63,7 +63,6 @@ FASTUNLEARN_AVX512_TARGET inline void filter_pixels(float* out, const Rows<float
                                                     const Polyphase<float>& along_rows, Range outputs, int64_t out_w,
                                                     int64_t channels, bool past_caches) {
   constexpr int64_t ring_pixels = 8;  // an output meets four at most, and none before those of the output before it
-  constexpr int64_t ahead = 1024;     // elements from what is read to what is asked for
   LineVector<float> ring(ring_pixels * channels);
   const auto period = static_cast<int64_t>(along_rows.phases.size());
   for (int64_t o = outputs.begin; o < outputs.end; ++o) {

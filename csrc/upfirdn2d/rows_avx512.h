@@ -17,6 +17,7 @@ constexpr int64_t most_taps = 4;
 #if defined(FASTUNLEARN_AVX512)
 
 constexpr int64_t lanes = 16;
+constexpr int64_t ahead = 1024;  // elements from what is read to what is asked for
 
 FASTUNLEARN_AVX512_TARGET inline __mmask16 first_lanes(int64_t n) {
   return n >= lanes ? 0xFFFF : n <= 0 ? 0 : static_cast<__mmask16>((1u << n) - 1);
@@ -30,10 +31,13 @@ struct Column {
   int64_t size;
 
   // Samples [begin, begin + lanes).
-  FASTUNLEARN_AVX512_TARGET __m512 at(int64_t begin) const {
+  FASTUNLEARN_AVX512_TARGET INLINE __m512 at(int64_t begin) const {
     if (begin < 0 || begin >= size) return _mm512_setzero_ps();
     __m512 sum;
     if (begin + lanes <= size) {
+      // The last rows are new; the others were read for the output row before.
+      _mm_prefetch(reinterpret_cast<const char*>(rows[Taps - 2] + begin + ahead), _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(rows[Taps - 1] + begin + ahead), _MM_HINT_T0);
       sum = _mm512_mul_ps(weights[0], _mm512_loadu_ps(rows[0] + begin));
       for (int k = 1; k < Taps; ++k) sum = _mm512_fmadd_ps(weights[k], _mm512_loadu_ps(rows[k] + begin), sum);
     } else {
@@ -58,7 +62,7 @@ class Samples {
     from_ = _mm512_add_epi32(lane, _mm512_set1_epi32(static_cast<int>(begin - at_)));
   }
 
-  FASTUNLEARN_AVX512_TARGET __m512 next() {
+  FASTUNLEARN_AVX512_TARGET INLINE __m512 next() {
     at_ += lanes;
     const __m512 here = last_;
     last_ = column_.at(at_);
@@ -96,7 +100,7 @@ struct Sliding {
     for (int k = 0; k < Taps; ++k) weights[k] = _mm512_set1_ps(taps[k]);
   }
 
-  FASTUNLEARN_AVX512_TARGET __m512 sum(const __m512& here, const __m512& next) const {
+  FASTUNLEARN_AVX512_TARGET INLINE __m512 sum(const __m512& here, const __m512& next) const {
     if constexpr (Taps == 0) return _mm512_setzero_ps();
     __m512 sum = _mm512_mul_ps(weights[0], here);
     if constexpr (Taps > 1) sum = _mm512_fmadd_ps(weights[1], shifted<1>(here, next), sum);
@@ -116,7 +120,7 @@ struct FilterRow {
       : taps(filter.phases[0].weights), source(filter.phases[0].source) {}
 
   template <typename Column>
-  FASTUNLEARN_AVX512_TARGET void run(const Column& column, float* out, int64_t n) const {
+  FASTUNLEARN_AVX512_TARGET INLINE void run(const Column& column, float* out, int64_t n) const {
     Samples samples(column, source);
     __m512 here, next = samples.next();
     for (int64_t m = 0; m < n; m += lanes) {
@@ -149,7 +153,7 @@ struct DecimateRow {
   }
 
   template <typename Column>
-  FASTUNLEARN_AVX512_TARGET void run(const Column& column, float* out, int64_t n) const {
+  FASTUNLEARN_AVX512_TARGET INLINE void run(const Column& column, float* out, int64_t n) const {
     Samples samples(column, source);
     __m512 here_even, here_odd, next_even, next_odd;
     split(samples, next_even, next_odd);
@@ -163,7 +167,7 @@ struct DecimateRow {
   }
 
   template <typename Samples>
-  FASTUNLEARN_AVX512_TARGET void split(Samples& samples, __m512& evens, __m512& odds) const {
+  FASTUNLEARN_AVX512_TARGET INLINE void split(Samples& samples, __m512& evens, __m512& odds) const {
     const __m512 low = samples.next(), high = samples.next();
     evens = _mm512_permutex2var_ps(low, even, high);
     odds = _mm512_permutex2var_ps(low, odd, high);
@@ -186,7 +190,7 @@ struct InterleaveRow {
         high(_mm512_add_epi32(low, _mm512_set1_epi32(lanes / 2))) {}
 
   template <typename Column>
-  FASTUNLEARN_AVX512_TARGET void run(const Column& column, float* out, int64_t n) const {
+  FASTUNLEARN_AVX512_TARGET INLINE void run(const Column& column, float* out, int64_t n) const {
     // The phases start at the same sample or at neighbours; three vectors reach far enough for both.
     const bool odd_later = odd_source > even_source, even_later = even_source > odd_source;
     const int64_t source = even_later ? odd_source : even_source;
