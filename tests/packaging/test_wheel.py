@@ -76,6 +76,11 @@ def test_extension_uses_stable_interfaces_only(unpacked):
     assert not [name for name in symbols if re.match(r"_ZN?K?(2at|3c10|5torch)", name)]
 
 
+def test_abi3audit_finds_nothing(wheel):
+    pytest.importorskip("abi3audit")
+    run(sys.executable, "-m", "abi3audit", "--strict", wheel)
+
+
 def test_import_from_the_wheel(unpacked):
     """Away from the checkout, with every GPU hidden, and without torchvision."""
     program = """
