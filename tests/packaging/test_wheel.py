@@ -118,6 +118,7 @@ def test_cuda_kernels_for_every_architecture():
     """When nvcc built this extension, each op's kernels are there for each GPU generation."""
     from fastunlearn.kernels import registry
 
+    import fastunlearn.ops  # noqa: F401 (declares all ops)
     from fastunlearn import _C
 
     if not registry.OPS["bias_act"].has_native("cuda"):
