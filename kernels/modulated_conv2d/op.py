@@ -118,11 +118,10 @@ def _convolved(
     """The dense convolution, and what is left to do behind it, as arguments of `styled_epilogue`."""
     _check(x, weight, styles, up, down, f)
     scale = demodulation(weight, styles) if demodulate else None
-    if x.dtype == torch.float16 and demodulate:
+    if demodulate and _convolves_in_float16(x):
         weight, styles, norms = _normalised(weight, styles)
-        scale = scale * norms
+        weight, scale = weight.to(x.dtype), scale * norms
     x = x * styles.to(x.dtype)[:, :, None, None]
-    weight = weight.to(x.dtype) if x.dtype == torch.float16 else weight
     if weight.ndim == 4:
         y, behind = _conv2d_resample(x, weight, f, up, down, padding, flip_weight)
     else:  # one dense convolution each: a grouped one would need the images' channels side by side
@@ -130,6 +129,12 @@ def _convolved(
         results = [_conv2d_resample(part, base, f, up, down, padding, flip_weight) for part, base in parts]
         y, behind = torch.cat([y for y, _ in results]), results[0][1]
     return y, behind if scale is None else {**behind, "scale": scale}
+
+
+def _convolves_in_float16(x: Tensor) -> bool:
+    device = x.device.type
+    autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16
+    return x.dtype == torch.float16 or autocast
 
 
 def _normalised(weight: Tensor, styles: Tensor) -> tuple[Tensor, Tensor, Tensor]:

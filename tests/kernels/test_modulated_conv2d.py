@@ -109,6 +109,15 @@ def test_large_styles_and_weights_do_not_overflow_float16(several):
         assert (got.double() - right.double()).norm() < 1e-2 * right.double().norm()
 
 
+def test_float16_by_autocast_is_normalised_too():
+    x, weight, styles = (t.detach() for t in make(n=2, i=64, o=8))
+    exact = modulated_conv2d(x.double(), weight.double(), styles.double(), padding=1)
+    with torch.autocast("cpu", torch.float16):
+        y = modulated_conv2d(x, 900 * weight, 900 * styles, padding=1)
+    assert y.dtype == torch.float16
+    assert (y.double() - exact).norm() < 2e-3 * exact.norm()
+
+
 def test_layer_is_the_convolution_noise_bias_and_activation():
     x, weight, styles = make()
     b, noise, strength = torch.randn(4), torch.randn(2, 1, 10, 12), torch.tensor(0.4)
