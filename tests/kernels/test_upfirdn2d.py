@@ -226,7 +226,7 @@ def test_a_broken_adjoint_is_seen(implementation, monkeypatch):
 def test_opcheck(layout):
     for name, sampling in (("1-D", "up 2"), ("4 x 4", "crop before down")):
         x = LAYOUTS[layout](normal(2, 3, 6, 5)).requires_grad_()
-        arguments = contract._arguments(x, FILTERS[name], **(DEFAULTS | SAMPLINGS[sampling]))
+        arguments = contract.checked_arguments("upfirdn2d", x, FILTERS[name], **(DEFAULTS | SAMPLINGS[sampling]))
         torch.library.opcheck(torch.ops.fastunlearn.upfirdn2d.default, arguments)
 
 
@@ -234,7 +234,7 @@ def test_opcheck(layout):
 def test_memory_format_is_kept_by_kernel_and_fallback(layout):
     x = LAYOUTS[layout](normal(2, 3, 6, 5))
     y = upfirdn2d(x, ASYMMETRIC, **HOT["up"])
-    fallback = contract._fallback(*contract._arguments(x, ASYMMETRIC, **(DEFAULTS | HOT["up"])))
+    fallback = contract._fallback(*contract.checked_arguments("upfirdn2d", x, ASYMMETRIC, **(DEFAULTS | HOT["up"])))
     assert y.stride() == fallback.stride()
     last = layout == "channels_last"
     assert y.is_contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
