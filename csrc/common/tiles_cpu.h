@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 
 #include "common/launch.h"
@@ -53,6 +54,13 @@ class Result {
     } else {
       convert(buffer_, data_ + begin, stop - begin);
     }
+  }
+
+  // These elements of `from`, to the bit.
+  void copy(const T* from, int64_t begin, int64_t stop) {
+    const int64_t bytes = (stop - begin) * sizeof(T);
+    stream_ ? stream(from + begin, data_ + begin, bytes)
+            : static_cast<void>(std::memcpy(data_ + begin, from + begin, bytes));
   }
 
  private:
