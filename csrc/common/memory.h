@@ -46,13 +46,6 @@ struct LineAllocator {
 template <typename T>
 using LineVector = std::vector<T, LineAllocator<T>>;
 
-// Asks for memory that will be read soon, into the second-level cache.
-inline void fetch(const void* from, int64_t bytes) {
-#if defined(__GNUC__)
-  for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(static_cast<const char*>(from) + at, 0, 2);
-#endif
-}
-
 // Whether a result of this size is worth writing past the caches: it would push out everything else and be gone from
 // them before it is read, and a store of a whole line into memory need not read that line first.
 inline bool streams(int64_t bytes) {

@@ -39,6 +39,9 @@ class Result {
     if (stream_) end_streams();
   }
 
+  // Whether it is written past the caches.
+  bool past_caches() const { return stream_; }
+
   // Where the kernel shall put elements from `begin` on.
   R* place(int64_t begin) {
     if constexpr (std::is_same_v<T, R>) {

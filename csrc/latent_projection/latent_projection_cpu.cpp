@@ -2,8 +2,8 @@
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
-#include <cstring>
 #include <tuple>
+#include <type_traits>
 #include <vector>
 
 #include "common/launch.h"
@@ -13,11 +13,11 @@
 namespace fastunlearn::latent_projection {
 namespace {
 
-// A row of this many elements, the next one and the target fit the second-level cache.
+// A row of this many elements and the target fit the second-level cache.
 constexpr int64_t cached_columns = 65536;
 // Longer rows are cut here, so that threads share them.
 constexpr int64_t block_columns = 8192;
-// What the third-level cache keeps from the products of rows to their shift.
+// A row of this size is still in the third-level cache after its product with the target.
 constexpr int64_t cached_bytes = int64_t{8} << 20;
 
 template <typename T>
@@ -68,38 +68,37 @@ class Run {
       for (int64_t row = first; row < last; ++row) {
         double step = product(row, 0, columns_);
         finish_rows(row, 1, &step);
-        write(out, row, 0, columns_, step, row + 1 < last ? columns_ : 0);
+        write(out, row, 0, columns_, step);
       }
     });
   }
 
-  // Groups of rows that the cache holds; rows beyond that form one group, for which each part of the target is read
-  // once. The parts that were read last are shifted first.
+  // One row after the other, as long as the cache holds one; else all of them at once, so that each part of the target
+  // is read once. The parts that were read last are shifted first.
   void block_by_block() const {
     const int64_t blocks = (columns_ + block_columns - 1) / block_columns;
-    const int64_t fitting = cached_bytes / (columns_ * static_cast<int64_t>(sizeof(T)));
-    const int64_t group = fitting == 0 ? rows_ : fitting;
+    const int64_t group = columns_ * static_cast<int64_t>(sizeof(T)) <= cached_bytes ? 1 : rows_;
     std::vector<double> parts(group * blocks), steps(group);
     for (int64_t first = 0; first < rows_; first += group) {
-      const int64_t n = std::min(group, rows_ - first), cost = n * block_columns;
+      const int64_t cost = group * block_columns;
       const auto end_of = [&](int64_t block) { return std::min(columns_, (block + 1) * block_columns); };
       parallel_range(blocks, cost, [&](int64_t first_block, int64_t last_block) {
         for (int64_t block = first_block; block < last_block; ++block) {
-          for (int64_t k = 0; k < n; ++k) {
+          for (int64_t k = 0; k < group; ++k) {
             parts[k * blocks + block] = product(first + k, block * block_columns, end_of(block));
           }
         }
       });
-      for (int64_t k = 0; k < n; ++k) {
+      for (int64_t k = 0; k < group; ++k) {
         steps[k] = 0;
         for (int64_t block = 0; block < blocks; ++block) steps[k] += parts[k * blocks + block];
       }
-      finish_rows(first, n, steps.data());
+      finish_rows(first, group, steps.data());
       parallel_range(blocks, cost, [&](int64_t first_block, int64_t last_block) {
         Result<T, Acc> out(out_, rows_ * columns_);
         for (int64_t block = last_block - 1; block >= first_block; --block) {
-          for (int64_t k = 0; k < n; ++k) {
-            write(out, first + k, block * block_columns, end_of(block), steps[k], 0);
+          for (int64_t k = 0; k < group; ++k) {
+            write(out, first + k, block * block_columns, end_of(block), steps[k]);
           }
         }
       });
@@ -126,17 +125,19 @@ class Run {
     finish(rule_, norm_, products, projection_ + first, mask_ + first, n);
   }
 
-  // Part of a row; meanwhile the memory `ahead` elements further on is asked for.
-  void write(Result<T, Acc>& out, int64_t row, int64_t begin, int64_t end, double step, int64_t ahead) const {
-    Acc latents[tile], targets[tile];
+  void write(Result<T, Acc>& out, int64_t row, int64_t begin, int64_t end, double step) const {
     const int64_t start = row * columns_;
+    if (step == 0) return out.copy(z_, start + begin, start + end);
+#if defined(FASTUNLEARN_AVX512)
+    if constexpr (std::is_same_v<T, float>) {
+      if (out.past_caches()) {
+        return shift_past_caches(z_ + start + begin, target_ + begin, step, out_ + start + begin, end - begin);
+      }
+    }
+#endif
+    Acc latents[tile], targets[tile];
     for (int64_t i = begin; i < end; i += tile) {
       const int64_t stop = std::min(i + tile, end);
-      if (ahead > 0) fetch(z_ + start + ahead + i, (stop - i) * sizeof(T));
-      if (step == 0) {
-        out.copy(z_, start + i, start + stop);
-        continue;
-      }
       const Acc* z = read(z_, start + i, start + stop, latents);
       shift(z, read(target_, i, stop, targets), &step, out.place(start + i), 1, stop - i);
       out.finish(start + i, start + stop);

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "common/avx512.h"
 #include "common/launch.h"
 #include "common/vectors.h"
 #include "latent_projection/latent_projection.h"
@@ -36,9 +37,9 @@ INLINE void dot_rows(const T* z, const T* target, int64_t rows, int64_t columns,
     products[row] = total<T, V>((sums[0] + sums[1]) + (sums[2] + sums[3])) + rest;
   }
 }
-#define DOTS(bytes, T)                                                                               \
+#define DOTS(bytes, T)                                                                      \
   void dots(const T* z, const T* target, int64_t rows, int64_t columns, double* products) { \
-    dot_rows<bytes>(z, target, rows, columns, products);                                             \
+    dot_rows<bytes>(z, target, rows, columns, products);                                    \
   }
 #define DOTS_FLOAT(bytes) DOTS(bytes, float)
 #define DOTS_DOUBLE(bytes) DOTS(bytes, double)
@@ -68,6 +69,22 @@ FASTUNLEARN_CLONES void shift(const T* __restrict z, const T* __restrict target,
     }
   }
 }
+
+#if defined(FASTUNLEARN_AVX512)
+// One row, written past the caches as it is computed: a buffer between would delay the next reads.
+FASTUNLEARN_AVX512_TARGET inline void shift_past_caches(const float* z, const float* target, double step, float* out,
+                                                        int64_t columns) {
+  constexpr int64_t line = 16;
+  const auto by = static_cast<float>(step);
+  const __m512 steps = _mm512_set1_ps(by);
+  int64_t i = 0;
+  for (; i < columns && reinterpret_cast<uintptr_t>(out + i) % 64 != 0; ++i) out[i] = z[i] - by * target[i];
+  for (; i + line <= columns; i += line) {
+    _mm512_stream_ps(out + i, _mm512_fnmadd_ps(steps, _mm512_loadu_ps(target + i), _mm512_loadu_ps(z + i)));
+  }
+  for (; i < columns; ++i) out[i] = z[i] - by * target[i];
+}
+#endif
 
 }  // namespace
 }  // namespace fastunlearn::latent_projection
