@@ -9,6 +9,18 @@ from torch import Tensor
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
+def as_lists(op: str, **lists: Iterable[Tensor]) -> list[list[Tensor]]:
+    """Iterables as lists, whatever they hold.
+
+    Raises:
+        TypeError: not an iterable, or a tensor, which is one of its own rows.
+    """
+    for name, tensors in lists.items():
+        if isinstance(tensors, Tensor) or not isinstance(tensors, Iterable):
+            raise TypeError(f"{op}: {name} must be a list of tensors, got {type(tensors).__name__}")
+    return [list(tensors) for tensors in lists.values()]
+
+
 def check_lists(op: str, params: Iterable[Tensor], /, **others: Iterable[Tensor]) -> list[list[Tensor]]:
     """Params and the lists that go with them, as lists; each other tensor is like the parameter it belongs to.
 
@@ -55,9 +67,7 @@ def check_weights(op: str, tensor_weights: Sequence[float] | None, n: int) -> li
 
 
 def _as_list(op: str, name: str, tensors: Iterable[Tensor]) -> list[Tensor]:
-    if isinstance(tensors, Tensor) or not isinstance(tensors, Iterable):
-        raise TypeError(f"{op}: {name} must be a list of tensors, got {type(tensors).__name__}")
-    tensors = list(tensors)
+    (tensors,) = as_lists(op, **{name: tensors})
     for i, tensor in enumerate(tensors):
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{op}: {name}[{i}] must be a tensor, got {type(tensor).__name__}")

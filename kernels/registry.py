@@ -66,6 +66,7 @@ class Op:
         self.schema = schema
         self.overload = getattr(getattr(torch.ops, NAMESPACE), self.name).default
         self.function: type[torch.autograd.Function] | None = None
+        self.check: Callable | None = None
         self._kernel = self.overload._op
         arguments = self.overload._schema.arguments
         self._tensors = [i for i, argument in enumerate(arguments) if "Tensor" in str(argument.type)]
@@ -96,7 +97,12 @@ class Op:
         """Run the kernel, recording no gradient; a graph that saved what it changes will notice."""
         kernel = self.triton if _through_triton.get() else self._kernel
         with torch._C._AutoDispatchBelowAutograd():
-            result = kernel(*args)
+            try:
+                result = kernel(*args)
+            except RuntimeError:
+                if self.check is not None:
+                    self.check(*args)
+                raise
         for i in self._written:
             torch.autograd.graph.increment_version(args[i])
         return result
@@ -117,10 +123,11 @@ class Op:
     def triton(self) -> Callable:
         """The Triton implementation; raises ImportError, whose text is kept in `without_triton`."""
         try:
-            return getattr(importlib.import_module(self.triton_module), f"{self.name.rstrip('_')}_triton")
+            run = getattr(importlib.import_module(self.triton_module), f"{self.name.rstrip('_')}_triton")
         except ImportError as error:
             self.without_triton = f"Triton did not load ({error})"
             raise
+        return _after(self.check, run)
 
     def choice(self, device: str) -> tuple[str, str]:
         """What runs on a device type: native, triton or reference; and why."""
@@ -142,6 +149,7 @@ def define(
     *,
     reference: Callable,
     fake: Callable,
+    check: Callable | None = None,
     setup_context: Callable | None = None,
     backward: Callable | None = None,
 ) -> Op:
@@ -152,6 +160,8 @@ def define(
         reference: plain PyTorch, positional arguments as in the schema; runs where no kernel is compiled. Must not
             return an input or a view of one.
         fake: shapes, strides and dtypes only, same arguments.
+        check: raises, in words, where arguments do not fit together; same arguments. A compiled kernel sees that for
+            itself, cheaper and before it writes: there it runs once the kernel has refused, everywhere else first.
         setup_context: ``setup_context(ctx, inputs, output)`` saves what the backward needs.
         backward: ``backward(ctx, *grads)`` returns one gradient (or None) per argument of the schema, computed by ops
             and differentiable torch functions only, so that gradients of any order exist.
@@ -161,6 +171,7 @@ def define(
     """
     _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     op = Op(schema, package=reference.__module__.rpartition(".")[0])
+    op.check, reference, fake = check, _after(check, reference), _after(check, fake)
     qualified = f"{NAMESPACE}::{op.name}"
     fallback = _announced(op, reference)
     _library.impl(op.name, fallback, "CompositeExplicitAutograd")
@@ -172,6 +183,19 @@ def define(
         op.function = _autograd_function(op, setup_context, backward)
     OPS[op.name] = op
     return op
+
+
+def _after(check: Callable | None, function: Callable) -> Callable:
+    """The function, called once its arguments have been checked."""
+    if check is None:
+        return function
+
+    @functools.wraps(function)
+    def checked(*args: Any) -> Any:
+        check(*args)
+        return function(*args)
+
+    return checked
 
 
 def _autograd_function(op: Op, setup_context: Callable, backward: Callable) -> type[torch.autograd.Function]:

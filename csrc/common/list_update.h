@@ -17,20 +17,23 @@ class UpdateLists {
  public:
   UpdateLists(const char* op, const std::vector<Tensor>& targets, const std::vector<Tensor>& sources) {
     STD_TORCH_CHECK(targets.size() == sources.size(), op, ": the lists must be equally long");
+    parameters_.reserve(targets.size());
     for (size_t i = 0; i < targets.size(); ++i) {
-      STD_TORCH_CHECK(same_sizes(targets[i], sources[i]), op, ": tensors must have the shapes of their partners");
-      check_same_dtype_and_device(targets[i], sources[i], op, "a partner");
-      STD_TORCH_CHECK(targets[i].device() == targets[0].device(), op, ": tensors must be on one device");
-      Tensor target = targets[i], source = sources[i];
-      if (!is_dense(target)) {
-        target = torch::stable::contiguous(target);
-        detours_.emplace_back(targets[i], target);
+      const Tensor *target = &targets[i], *source = &sources[i];
+      STD_TORCH_CHECK(same_sizes(*target, *source), op, ": tensors must have the shapes of their partners");
+      check_same_dtype_and_device(*target, *source, op, "a partner");
+      STD_TORCH_CHECK(i == 0 || target->device() == targets[0].device(), op, ": tensors must be on one device");
+      dispatch_floating(target->scalar_type(), op, [](auto) {});  // before the first is written
+      if (!is_dense(*target)) {
+        target = &detours_.emplace_back(*target, torch::stable::contiguous(*target)).second;
       }
-      if (!same_layout(source, target)) {
-        source = torch::stable::copy_(kept_.emplace_back(empty_with_strides_of(target)), source);
+      if (!same_layout(*source, *target)) {
+        Tensor& kept = kept_.emplace_back(empty_with_strides_of(*target));
+        torch::stable::copy_(kept, *source);
+        source = &kept;
       }
       parameters_.push_back(
-          {target.scalar_type(), target.numel(), 1.0, source.data_ptr(), nullptr, nullptr, target.data_ptr()});
+          {target->scalar_type(), target->numel(), 1.0, source->data_ptr(), nullptr, nullptr, target->data_ptr()});
     }
   }
 

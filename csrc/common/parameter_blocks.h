@@ -13,6 +13,9 @@ namespace fastunlearn {
 
 class ParameterBlocks {
  public:
+  // Three or four arrays of a block stay in a core's second-level cache.
+  static constexpr int64_t block_elements = 16384;
+
   // `parameters` must outlive this.
   explicit ParameterBlocks(const std::vector<Parameter>& parameters) : parameters_(parameters) {
     starts_.reserve(parameters.size() + 1);
@@ -41,8 +44,6 @@ class ParameterBlocks {
   }
 
  private:
-  // Three or four arrays of a block stay in a core's second-level cache.
-  static constexpr int64_t block_elements = 16384;
   // A tensor starts at a multiple of it, so that blocks start on a cache line.
   static constexpr int64_t alignment = 64;
 

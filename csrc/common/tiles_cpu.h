@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 
 #include "common/launch.h"
@@ -38,6 +39,9 @@ class Result {
     if (stream_) end_streams();
   }
 
+  // Whether it is written past the caches.
+  bool past_caches() const { return stream_; }
+
   // Where the kernel shall put elements from `begin` on.
   R* place(int64_t begin) {
     if constexpr (std::is_same_v<T, R>) {
@@ -53,6 +57,13 @@ class Result {
     } else {
       convert(buffer_, data_ + begin, stop - begin);
     }
+  }
+
+  // These elements of `from`, to the bit.
+  void copy(const T* from, int64_t begin, int64_t stop) {
+    const int64_t bytes = (stop - begin) * sizeof(T);
+    stream_ ? stream(from + begin, data_ + begin, bytes)
+            : static_cast<void>(std::memcpy(data_ + begin, from + begin, bytes));
   }
 
  private:

@@ -3,6 +3,7 @@
 // nothing.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <type_traits>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "common/launch.h"
 #include "common/parameter_blocks.h"
 #include "common/parameter_lists.h"
+#include "common/tiles_cpu.h"
 
 namespace fastunlearn::weighted_square {
 
@@ -40,13 +42,26 @@ FASTUNLEARN_CLONES static double segment(const T* __restrict param, const T* __r
   return sum;
 }
 
+// Gradients that go past the caches do so tile by tile.
 template <typename T, bool WithFisher, bool WithValue, bool WithGrad>
-double part(const Parameter& parameter, int64_t begin, int64_t end, double scale) {
-  const auto at = [begin](const void* data) { return static_cast<const T*>(data) + begin; };
-  return parameter.weight * segment<T, WithFisher, WithValue, WithGrad>(
-                                at(parameter.param), at(parameter.anchor), WithFisher ? at(parameter.fisher) : nullptr,
-                                WithGrad ? static_cast<T*>(parameter.result) + begin : nullptr, end - begin,
-                                static_cast<accumulate_t<T>>(scale * parameter.weight));
+double part(const Parameter& parameter, int64_t begin, int64_t end, double scale, bool past_caches) {
+  T* grad = static_cast<T*>(parameter.result);
+  const auto run = [&](int64_t from, int64_t to, T* out) {
+    const auto at = [from](const void* data) { return static_cast<const T*>(data) + from; };
+    return segment<T, WithFisher, WithValue, WithGrad>(at(parameter.param), at(parameter.anchor),
+                                                       WithFisher ? at(parameter.fisher) : nullptr, out, to - from,
+                                                       static_cast<accumulate_t<T>>(scale * parameter.weight));
+  };
+  if (!past_caches) return parameter.weight * run(begin, end, WithGrad ? grad + begin : nullptr);
+  alignas(64) T buffer[tile];
+  double sum = 0;
+  for (int64_t i = begin; i < end; i += tile) {
+    const int64_t stop = std::min(i + tile, end);
+    sum += run(i, stop, buffer);
+    stream(buffer, grad + i, (stop - i) * sizeof(T));
+  }
+  end_streams();
+  return parameter.weight * sum;
 }
 
 // Returns Σ_t weight_t Σ_i f_i (θ_i − a_i)²; fills grad_i = scale · weight_t · f_i (θ_i − a_i).
@@ -54,9 +69,10 @@ template <bool WithFisher, bool WithValue, bool WithGrad>
 double run_cpu(const char* op, const std::vector<Parameter>& parameters, double scale) {
   const ParameterBlocks blocks(parameters);
   std::vector<double> sums(blocks.count(), 0.0);
+  const bool past_caches = WithGrad && streams(blocks.count() * ParameterBlocks::block_elements * sizeof(float));
   blocks.parallel([&](int64_t block, const Parameter& parameter, int64_t begin, int64_t end) {
     dispatch_floating(parameter.dtype, op, [&](auto zero) {
-      sums[block] += part<decltype(zero), WithFisher, WithValue, WithGrad>(parameter, begin, end, scale);
+      sums[block] += part<decltype(zero), WithFisher, WithValue, WithGrad>(parameter, begin, end, scale, past_caches);
     });
   });
   double sum = 0;

@@ -24,8 +24,8 @@ struct Rule {
 
   // What z_e is multiplied with before it is taken from a row of this projection.
   C10_HOST_DEVICE double step(double projection, double norm) const {
-    if (!(projection >= threshold)) return 0;
-    return (projection - threshold + margin) / (along_unit ? norm : 1);
+    const double back = (projection - threshold + margin) / (along_unit ? norm : 1);
+    return projection >= threshold ? back : 0;
   }
 };
 

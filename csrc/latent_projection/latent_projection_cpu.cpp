@@ -1,154 +1,163 @@
-// latent_projection on the CPU: one pass where a row stays in the cache between its two uses, else two.
+// latent_projection on the CPU: a row is in a cache when it is read again for its shift, as long as one can hold it.
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
-#include <cstring>
 #include <tuple>
+#include <type_traits>
 #include <vector>
 
 #include "common/launch.h"
-#include "latent_projection/latent_projection.h"
+#include "common/tiles_cpu.h"
+#include "latent_projection/row_sums_cpu.h"
 
 namespace fastunlearn::latent_projection {
 namespace {
 
-// A row of this many elements and what is shared by all rows fit the second-level cache.
+// A row of this many elements and the target fit the second-level cache.
 constexpr int64_t cached_columns = 65536;
-// Longer rows are cut here; the part of the target that belongs to a block serves all rows.
+// Longer rows are cut here, so that threads share them.
 constexpr int64_t block_columns = 8192;
-// What passes through a buffer on its way around the caches.
-constexpr int64_t tile_columns = 512;
-// Independent sums in a fixed order: what the compiler turns into vectors.
-constexpr int lanes = 32;
-
-// Short runs are summed in the arithmetic type, their sums in double.
-template <typename T>
-FASTUNLEARN_CLONES double dot(const T* z, const T* target, int64_t n) {
-  using Acc = accumulate_t<T>;
-  constexpr int64_t run = 16 * lanes;
-  double total = 0;
-  for (int64_t begin = 0; begin < n; begin += run) {
-    const int64_t end = std::min(n, begin + run);
-    Acc sums[lanes] = {};
-    int64_t i = begin;
-    for (; i + lanes <= end; i += lanes) {
-      for (int lane = 0; lane < lanes; ++lane) {
-        sums[lane] += static_cast<Acc>(z[i + lane]) * static_cast<Acc>(target[i + lane]);
-      }
-    }
-    for (int lane = 0; i < end; ++i, ++lane) sums[lane] += static_cast<Acc>(z[i]) * static_cast<Acc>(target[i]);
-    for (int half = lanes / 2; half > 0; half /= 2) {
-      for (int lane = 0; lane < half; ++lane) sums[lane] += sums[lane + half];
-    }
-    total += sums[0];
-  }
-  return total;
-}
-
-template <typename T>
-FASTUNLEARN_CLONES void subtract(const T* __restrict z, const T* __restrict target, T* __restrict out, int64_t n,
-                                 double step) {
-  for (int64_t i = 0; i < n; ++i) out[i] = shifted(z[i], target[i], step);
-}
+// A row of this size is still in the third-level cache after its product with the target.
+constexpr int64_t cached_bytes = int64_t{8} << 20;
 
 template <typename T>
 class Run {
+  using Acc = accumulate_t<T>;
+
  public:
   Run(const Arguments& arguments, double norm)
       : z_(static_cast<const T*>(arguments.z.const_data_ptr())),
         target_(static_cast<const T*>(arguments.target.const_data_ptr())),
         out_(static_cast<T*>(arguments.shifted.mutable_data_ptr())),
-        projection_(static_cast<accumulate_t<T>*>(arguments.projection.mutable_data_ptr())),
+        projection_(static_cast<Acc*>(arguments.projection.mutable_data_ptr())),
         mask_(static_cast<bool*>(arguments.mask.mutable_data_ptr())),
         rows_(arguments.rows),
         columns_(arguments.columns),
-        rule_(arguments.rule.rounded<accumulate_t<T>>()),
-        norm_(norm),
-        stream_(columns_ >= tile_columns && streams(rows_ * columns_ * sizeof(T))) {}
+        rule_(arguments.rule.rounded<Acc>()),
+        norm_(norm) {}
 
-  void row_by_row() const {
-    parallel_range(rows_, columns_, [&](int64_t first, int64_t last) {
-      for (int64_t row = first; row < last; ++row) {
-        write(row, 0, columns_, finish_row(row, dot(z_ + row * columns_, target_, columns_)));
-      }
-      if (stream_) end_streams();
-    });
-  }
-
-  void block_by_block() const {
-    const int64_t blocks = (columns_ + block_columns - 1) / block_columns;
-    std::vector<double> parts(rows_ * blocks), steps(rows_);
-    for_blocks(blocks, [&](int64_t block, int64_t begin, int64_t end) {
-      for (int64_t row = 0; row < rows_; ++row) {
-        parts[row * blocks + block] = dot(z_ + row * columns_ + begin, target_ + begin, end - begin);
-      }
-    });
-    for (int64_t row = 0; row < rows_; ++row) {
-      double sum = 0;
-      for (int64_t block = 0; block < blocks; ++block) sum += parts[row * blocks + block];
-      steps[row] = finish_row(row, sum);
-    }
-    for_blocks(blocks, [&](int64_t, int64_t begin, int64_t end) {
-      for (int64_t row = 0; row < rows_; ++row) write(row, begin, end, steps[row]);
-      if (stream_) end_streams();
-    });
+  void operator()() const {
+    if (columns_ <= tile) return batch_by_batch();
+    columns_ <= cached_columns ? row_by_row() : block_by_block();
   }
 
  private:
-  template <typename Body>
-  void for_blocks(int64_t blocks, const Body& body) const {
-    parallel_range(blocks, rows_ * block_columns, [&](int64_t first, int64_t last) {
-      for (int64_t block = first; block < last; ++block) {
-        body(block, block * block_columns, std::min(columns_, (block + 1) * block_columns));
+  // As many short rows as fill a tile, so that no row waits for the sum of another.
+  void batch_by_batch() const {
+    const int64_t batch = tile / std::max<int64_t>(1, columns_);
+    Acc target_buffer[tile];
+    const Acc* target = read(target_, 0, columns_, target_buffer);
+    parallel_range((rows_ + batch - 1) / batch, batch * columns_, [&](int64_t first, int64_t last) {
+      Result<T, Acc> out(out_, rows_ * columns_);
+      alignas(64) Acc latents[tile];
+      double steps[tile];
+      for (int64_t row = first * batch; row < std::min(rows_, last * batch); row += batch) {
+        const int64_t n = std::min(batch, rows_ - row), begin = row * columns_, stop = begin + n * columns_;
+        const Acc* z = read(z_, begin, stop, latents);
+        dots(z, target, n, columns_, steps);
+        finish_rows(row, n, steps);
+        shift(z, target, steps, out.place(begin), n, columns_);
+        out.finish(begin, stop);
       }
     });
   }
 
-  // Stores what is known of a row once its product with the target is; the step to take.
-  double finish_row(int64_t row, double product) const {
-    // As stored, so that the mask says what a caller finds who compares the projection.
-    const double projection = projection_[row] = static_cast<accumulate_t<T>>(product / norm_);
-    mask_[row] = projection >= rule_.threshold;
-    return rule_.step(projection, norm_);
+  void row_by_row() const {
+    parallel_range(rows_, columns_, [&](int64_t first, int64_t last) {
+      Result<T, Acc> out(out_, rows_ * columns_);
+      for (int64_t row = first; row < last; ++row) {
+        double step = product(row, 0, columns_);
+        finish_rows(row, 1, &step);
+        write(out, row, 0, columns_, step);
+      }
+    });
   }
 
-  void write(int64_t row, int64_t begin, int64_t end, double step) const {
-    const T* from = z_ + row * columns_ + begin;
-    T* to = out_ + row * columns_ + begin;
-    const int64_t bytes = (end - begin) * sizeof(T);
-    if (!stream_) {
-      step == 0 ? static_cast<void>(std::memcpy(to, from, bytes))
-                : subtract(from, target_ + begin, to, end - begin, step);
-      return;
-    }
-    if (step == 0) {
-      stream(from, to, bytes);
-    } else {
-      T tile[tile_columns];
-      for (int64_t i = begin; i < end; i += tile_columns) {
-        const int64_t n = std::min(tile_columns, end - i);
-        subtract(from + (i - begin), target_ + i, tile, n, step);
-        stream(tile, to + (i - begin), n * sizeof(T));
+  // One row after the other, as long as the cache holds one; else all of them at once, so that each part of the target
+  // is read once. The parts that were read last are shifted first.
+  void block_by_block() const {
+    const int64_t blocks = (columns_ + block_columns - 1) / block_columns;
+    const int64_t group = columns_ * static_cast<int64_t>(sizeof(T)) <= cached_bytes ? 1 : rows_;
+    std::vector<double> parts(group * blocks), steps(group);
+    for (int64_t first = 0; first < rows_; first += group) {
+      const int64_t cost = group * block_columns;
+      const auto end_of = [&](int64_t block) { return std::min(columns_, (block + 1) * block_columns); };
+      parallel_range(blocks, cost, [&](int64_t first_block, int64_t last_block) {
+        for (int64_t block = first_block; block < last_block; ++block) {
+          for (int64_t k = 0; k < group; ++k) {
+            parts[k * blocks + block] = product(first + k, block * block_columns, end_of(block));
+          }
+        }
+      });
+      for (int64_t k = 0; k < group; ++k) {
+        steps[k] = 0;
+        for (int64_t block = 0; block < blocks; ++block) steps[k] += parts[k * blocks + block];
       }
+      finish_rows(first, group, steps.data());
+      parallel_range(blocks, cost, [&](int64_t first_block, int64_t last_block) {
+        Result<T, Acc> out(out_, rows_ * columns_);
+        for (int64_t block = last_block - 1; block >= first_block; --block) {
+          for (int64_t k = 0; k < group; ++k) {
+            write(out, first + k, block * block_columns, end_of(block), steps[k]);
+          }
+        }
+      });
+    }
+  }
+
+  // Of a part of a row with its part of the target.
+  double product(int64_t row, int64_t begin, int64_t end) const {
+    Acc latents[tile], targets[tile];
+    const T* z = z_ + row * columns_;
+    double sum = 0;
+    for (int64_t i = begin; i < end; i += tile) {
+      const int64_t stop = std::min(i + tile, end);
+      double part;
+      dots(read(z, i, stop, latents), read(target_, i, stop, targets), 1, stop - i, &part);
+      sum += part;
+    }
+    return sum;
+  }
+
+  // Stores what is known of rows once their products with the target are, which become the steps to take.
+  void finish_rows(int64_t first, int64_t n, double* products) const {
+    // Compared as stored, so that the mask says what a caller finds who compares the projection.
+    finish(rule_, norm_, products, projection_ + first, mask_ + first, n);
+  }
+
+  void write(Result<T, Acc>& out, int64_t row, int64_t begin, int64_t end, double step) const {
+    const int64_t start = row * columns_;
+    if (step == 0) return out.copy(z_, start + begin, start + end);
+#if defined(FASTUNLEARN_AVX512)
+    if constexpr (std::is_same_v<T, float>) {
+      if (out.past_caches()) {
+        return shift_past_caches(z_ + start + begin, target_ + begin, step, out_ + start + begin, end - begin);
+      }
+    }
+#endif
+    Acc latents[tile], targets[tile];
+    for (int64_t i = begin; i < end; i += tile) {
+      const int64_t stop = std::min(i + tile, end);
+      const Acc* z = read(z_, start + i, start + stop, latents);
+      shift(z, read(target_, i, stop, targets), &step, out.place(start + i), 1, stop - i);
+      out.finish(start + i, start + stop);
     }
   }
 
   const T *z_, *target_;
   T* out_;
-  accumulate_t<T>* projection_;
+  Acc* projection_;
   bool* mask_;
   int64_t rows_, columns_;
   Rule rule_;
   double norm_;
-  bool stream_;
 };
 
 std::tuple<Tensor, Tensor, Tensor> latent_projection_cpu(const Tensor& z, const Tensor& target, const Tensor& norm,
                                                          double threshold, double margin, bool along_unit) {
   const Arguments arguments(z, target, norm, {threshold, margin, along_unit});
   dispatch_floating(z.scalar_type(), "latent_projection", [&](auto zero) {
-    const Run<decltype(zero)> run(arguments, *static_cast<const double*>(norm.const_data_ptr()));
-    arguments.columns <= cached_columns ? run.row_by_row() : run.block_by_block();
+    Run<decltype(zero)>(arguments, *static_cast<const double*>(norm.const_data_ptr()))();
   });
   return {arguments.shifted, arguments.projection, arguments.mask};
 }

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .. import registry
-from ..lists import check_lists
+from ..lists import as_lists, check_lists
 from .reference import ema_update_reference
 
 
@@ -33,10 +33,10 @@ def ema_update(averages: Iterable[Tensor], params: Iterable[Tensor], decay: floa
     Source:
         Polyak averaging as in Karras et al., arXiv 1710.10196.
     """
-    averages, params = check_lists("ema_update", averages, params=params)
+    averages, params = as_lists("ema_update", averages=averages, params=params)
     if not 0 <= decay <= 1:
         raise ValueError(f"ema_update: decay must be in [0, 1], got {decay}")
-    if averages:
+    if averages or params:
         _ema_update(averages, params, float(decay))
 
 
@@ -44,6 +44,7 @@ _ema_update = registry.define(
     "ema_update_(Tensor(a!)[] averages, Tensor[] params, float decay) -> ()",
     reference=ema_update_reference,
     fake=lambda averages, params, decay: None,
+    check=lambda averages, params, decay: check_lists("ema_update", averages, params=params),
 )
 
 

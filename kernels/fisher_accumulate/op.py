@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .. import registry
-from ..lists import check_lists
+from ..lists import as_lists, check_lists
 from .reference import fisher_accumulate_reference
 
 
@@ -34,10 +34,10 @@ def fisher_accumulate(fisher: Iterable[Tensor], grads: Iterable[Tensor], weight:
     Source:
         The empirical Fisher information of elastic weight consolidation, Kirkpatrick et al., arXiv 1612.00796.
     """
-    fisher, grads = check_lists("fisher_accumulate", fisher, grads=grads)
+    fisher, grads = as_lists("fisher_accumulate", fisher=fisher, grads=grads)
     if not 0 <= weight < math.inf:
         raise ValueError(f"fisher_accumulate: weight must be non-negative and finite, got {weight}")
-    if fisher:
+    if fisher or grads:
         _fisher_accumulate(fisher, grads, float(weight))
 
 
@@ -45,6 +45,7 @@ _fisher_accumulate = registry.define(
     "fisher_accumulate_(Tensor(a!)[] fisher, Tensor[] grads, float weight) -> ()",
     reference=fisher_accumulate_reference,
     fake=lambda fisher, grads, weight: None,
+    check=lambda fisher, grads, weight: check_lists("fisher_accumulate", fisher, grads=grads),
 )
 
 

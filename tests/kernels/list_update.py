@@ -10,6 +10,7 @@ import pytest
 import torch
 from harness import DTYPES, LAYOUTS, assert_within
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 
 SHAPES = [(5, 3), (7,), (), (1,), (0,), (2, 0, 3), (16, 8, 3, 3), (40_001,)]  # two block boundaries in the last
 
@@ -125,6 +126,27 @@ class ListUpdate:
         function = type(self).function
         with pytest.raises(error, match=f"{function.__name__}: .*{message}"):
             function(*lists, self.factor)
+
+    @pytest.mark.parametrize(
+        ("target", "source", "error", "message"),
+        [
+            (torch.ones(2), torch.ones(3), ValueError, r"\[1\] must be float32 \(2,\) on cpu"),
+            (torch.ones(2), torch.ones(2).half(), ValueError, r"\[1\] must be float32 \(2,\) on cpu"),
+            (torch.ones(2), torch.ones(2, device="meta"), ValueError, r"\[1\] must be float32 \(2,\) on cpu"),
+            (*[torch.ones(2, dtype=torch.int64)] * 2, TypeError, r"params\[1\] must be float32, float64"),
+            (torch.ones(2), 1.0, TypeError, r"\[1\] must be a tensor, got float"),
+        ],
+    )
+    def test_a_wrong_pair_is_seen_before_anything_is_written(self, target, source, error, message):
+        first, function = torch.ones(2), type(self).function
+        with pytest.raises(error, match=f"^{function.__name__}: .*{message}"):
+            function([first, target], [torch.zeros(2), source], self.factor)
+        assert first.tolist() == [1.0, 1.0]
+
+    @pytest.mark.parametrize("lists", [([torch.ones(2)], [torch.ones(1)]), ([], [torch.ones(1)])])
+    def test_fakes_refuse_what_kernels_refuse(self, lists):
+        with FakeTensorMode(allow_non_fake_inputs=True), pytest.raises(ValueError, match=type(self).function.__name__):
+            type(self).function(*lists, self.factor)
 
     def test_opcheck(self):
         torch.library.opcheck(type(self).operator, (*make([(5, 3), (7,)]), self.factor))

@@ -213,6 +213,32 @@ def test_second_order(dtype):
     assert_matches(ewc_penalty, REFERENCE, *make([(5, 3), (7,), ()], dtype), 1.5, terms=23)
 
 
+def test_gradients_too_large_for_the_caches():
+    """They are written past them, tile by tile, from wherever a tensor begins."""
+    shapes, buffer = [(1_500_001,), (3,), (700, 1001)], torch.full((2_300_000,), float("nan"))
+    generator = torch.Generator().manual_seed(0)
+    params, anchors, fisher = ([torch.randn(s, generator=generator) for s in shapes] for _ in range(3))
+    params = [buffer[1:1_500_002].copy_(params[0]), *params[1:]]
+    results, threads = [], torch.get_num_threads()
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            leaves = [p.detach().requires_grad_() for p in params]
+            value = ewc_penalty(leaves, anchors, fisher, 0.5)
+            results.append((value, torch.autograd.grad(value, leaves)))
+    finally:
+        torch.set_num_threads(threads)
+    exact = sum(
+        (f.double() * (p.double() - a.double()) ** 2).sum() for p, a, f in zip(params, anchors, fisher, strict=True)
+    )
+    assert results[0][0].item() == pytest.approx(0.5 * exact.item(), rel=1e-6)
+    for grad, p, a, f in zip(results[0][1], params, anchors, fisher, strict=True):
+        torch.testing.assert_close(grad, f * (p - a))
+    for value, grads in results[1:]:
+        assert torch.equal(value, results[0][0])
+        assert all(torch.equal(x, y) for x, y in zip(grads, results[0][1], strict=True))
+
+
 def test_opcheck():
     params, anchors, fisher = make([(3, 2), (4,), (0,), (2, 3, 4, 5)])
     params[3] = params[3].detach().contiguous(memory_format=torch.channels_last).requires_grad_()

@@ -102,6 +102,21 @@ def test_a_sum_of_ten_million_terms_is_exact(implementation):
     assert result.shifted.abs().max() < 1e-6
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shape", [(120_001, 70), (301, 30_001), (17, 500_003), (2, 4_000_037)], ids=str)
+def test_results_too_large_for_the_caches(shape, dtype):
+    """They are written past them, in whole lines from wherever a row begins; of bfloat16 the first do not qualify."""
+    z, target = (t.detach() for t in make(shape, dtype))
+    result = latent_projection(z, target, 0.3, "margin", 0.5)
+    wide, unit = z.double(), target.double() / target.double().norm()
+    p = wide @ unit
+    torch.testing.assert_close(result.projection.double(), p, rtol=0, atol=1e-5)
+    expected = wide - torch.where(result.mask, p - 0.3 + 0.5, 0.0)[:, None] * unit
+    assert 0 < result.mask.sum() < len(z)
+    assert torch.equal(result.shifted[~result.mask], z[~result.mask])
+    torch.testing.assert_close(result.shifted, expected.to(dtype))
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_numerical_gradients(implementation, form):
     z, target = make((5, 4), torch.float64)
