@@ -197,10 +197,16 @@ def _host_medians(contenders: dict[str, Callable], rounds: int, repeats: int) ->
 
 
 @cache
+def _copied(device: str) -> tuple[Tensor, Tensor]:
+    return torch.ones(2, (16 if device == "cpu" else 256) << 20, device=device).unbind()
+
+
 def copy_rate(device: str = "cpu") -> float:
-    """Bytes a second, read plus written, of one thread copying 64 MB between resident buffers; 1 GB on a GPU."""
-    n = (16 if device == "cpu" else 256) << 20
-    source, target = torch.ones(n, device=device), torch.ones(n, device=device)
+    """Bytes a second, read plus written, of one thread copying 64 MB between resident buffers; 1 GB on a GPU.
+
+    Measured anew for each case: what a shared machine's memory gives changes within a minute.
+    """
+    source, target = _copied(device)
     return 2 * source.nbytes / medians({"copy": lambda: target.copy_(source)}, device)["copy"]
 
 
