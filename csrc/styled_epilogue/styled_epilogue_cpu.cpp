@@ -214,11 +214,16 @@ struct Finishing {
   }
 };
 
-// Calls body(block, rows) for blocks of rows of a tensor that no filter changes.
+// Without a filter: rows of a plane that are one block, as many values as are worth a thread's while.
+template <typename R>
+int64_t rows_per_block(const Layer<R>& layer, int64_t height) {
+  return std::clamp<int64_t>(16384 / layer.row_size(), 1, height);
+}
+
+// Calls body(block, rows) for all of them.
 template <typename R, typename Body>
 void blocks_of_rows(const Layer<R>& layer, int64_t images, int64_t height, const Body& body) {
-  const int64_t rows = std::clamp<int64_t>(16384 / layer.row_size(), 1, height);
-  const int64_t per_plane = (height + rows - 1) / rows;
+  const int64_t rows = rows_per_block(layer, height), per_plane = upfirdn2d::ceil_div(height, rows);
   parallel_range(images * layer.planes_per_image * per_plane, rows * layer.row_size(), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t plane = i / per_plane, part = i % per_plane;
@@ -270,7 +275,8 @@ struct Slopes {
   const Layer<T>& layer;
   const S *grad_y, *y;
   int64_t height, parts;
-  T* totals;  // [planes, parts, sums, channels]; each block adds to its own
+  T* totals;         // [planes, parts, sums, channels]; each block adds to its own
+  int64_t out_size;  // values of a row of grad_x
 
   // grad_y · slope · scale of some rows, to wherever `result` has them.
   template <typename Out>
@@ -300,7 +306,6 @@ struct Slopes {
   void finish(const Block&, Range outputs, const T* from, S* to) const {
     if constexpr (finishes) convert(from, to, outputs.size() * out_size);
   }
-  int64_t out_size;  // values of a row of grad_x
 };
 
 // The gradients of what lies beside x, from the sums of every block, in their order.
@@ -367,8 +372,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> styled_epilogue_backward_cpu(
       slopes.totals = totals.data();
       run(job, slopes);
     } else if (a.y.numel() > 0) {
-      const int64_t rows = std::clamp<int64_t>(16384 / layer.row_size(), 1, height);
-      slopes.parts = (height + rows - 1) / rows;
+      slopes.parts = upfirdn2d::ceil_div(height, rows_per_block(layer, height));
       totals.resize(images * layer.planes_per_image * slopes.parts * sums * layer.channels);
       slopes.totals = totals.data();
       S* const grad_x = static_cast<S*>(a.y.mutable_data_ptr());
