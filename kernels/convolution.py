@@ -1,8 +1,9 @@
 """ATen's dense convolutions, whose second derivatives are convolutions of the same kind.
 
 ATen writes the gradient of an input gradient in the weight as a convolution with the whole image for a kernel, which
-oneDNN runs at less than half the speed of its weight-gradient kernel; R1 and path length spent a tenth of a training
-step there. Here every derivative, of any order, is one of three: convolution, transposed convolution, weight gradient.
+oneDNN runs at less than half the speed of its weight-gradient kernel; R1 and path length go there
+(benchmarks/bench_convolution.py). Here every derivative, of any order, is one of three: convolution, transposed
+convolution, weight gradient.
 """
 
 import torch

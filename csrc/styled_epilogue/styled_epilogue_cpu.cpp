@@ -365,8 +365,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> styled_epilogue_backward_cpu(
                                        in_w * layer.channels};
     std::vector<T> totals;
     if (a.y.numel() > 0 && f) {
-      upfirdn2d::Job<S> job(a, upfirdn2d::read_filter(filter, !flip_filter, filter_gain, std::is_same_v<S, double>));
-      job.past_caches = std::is_same_v<S, float> && job.fused && job.channels > 1 && streams_lines(a.y);
+      const upfirdn2d::Job<S> job(a,
+                                  upfirdn2d::read_filter(filter, !flip_filter, filter_gain, std::is_same_v<S, double>));
       slopes.parts = job.blocks_per_plane;
       totals.resize(job.planes() * slopes.parts * sums * layer.channels);
       slopes.totals = totals.data();

@@ -87,10 +87,9 @@ struct Job {
   Axis vertical, horizontal;
   bool separable;
   bool fused = false;                         // both passes at once, by AVX-512
-  bool past_caches = false;                   // and their results written around the caches
+  bool past_caches = false;                   // and their results, where they are the op's, written around the caches
   Polyphase<T> along_columns = {};            // used when separable
   std::vector<Polyphase<T>> along_rows = {};  // one when separable, else one per tap row
-
   int64_t block_rows, blocks_per_plane;
 
   Job(const Arguments& a, const Filter& filter)
@@ -105,10 +104,11 @@ struct Job {
       along_columns = polyphase<T>(vertical, filter.vertical.data());
       along_rows = {polyphase<T>(horizontal, filter.horizontal.data())};
       if constexpr (std::is_same_v<T, float>) {
-        // On short rows what it costs to begin one outweighs what is saved (measured: 32 and 16 pixels of 32² planes).
+        // On short rows what it costs to begin one outweighs what is saved (benchmarks/bench_upfirdn2d.py, TRAINING).
         const bool long_rows = channels == 1 ? horizontal.in + horizontal.out > 64 : row_size() >= 4096;
         fused = long_rows && (channels == 1 ? fits_registers(along_columns, along_rows[0])
                                             : fits_pixels(along_columns, along_rows[0], channels));
+        past_caches = fused && channels > 1 && streams_lines(a.y);
       }
     } else {
       for (int64_t i = 0; i < filter.taps_h; ++i) {
@@ -229,7 +229,7 @@ void run_block(const Job<S>& job, const Ends& ends, Scratch<S>& scratch, const B
         filter_in_registers(out, rows, job.horizontal.in, job.along_columns, along_row, outputs, out_w);
       } else {
         filter_pixels(out, rows, job.horizontal.in, job.along_columns, along_row, outputs, out_w, job.channels,
-                      job.past_caches);
+                      job.past_caches && !Ends::finishes);
       }
     }
   } else {

@@ -35,8 +35,7 @@ Tensor upfirdn2d_cpu(const Tensor& x, const Tensor& f, int64_t up_x, int64_t up_
   const Filter filter = read_filter(f, flip_filter, gain, x.scalar_type() == ScalarType::Double);
   dispatch_floating(x.scalar_type(), "upfirdn2d", [&](auto zero) {
     using S = decltype(zero);
-    Job<S> job(a, filter);
-    job.past_caches = std::is_same_v<S, float> && job.fused && job.channels > 1 && streams_lines(a.y);
+    const Job<S> job(a, filter);
     run(job, Stored<S>{source, job.horizontal.in * job.channels, job.row_size()});
   });
   return a.y;

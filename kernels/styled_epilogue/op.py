@@ -62,16 +62,17 @@ def styled_epilogue(
     Source:
         The layer of StyleGAN2 (arXiv 1912.04958, section 2 and appendix B).
     """
-    filtered = f is not None or padding not in (0, [0, 0], (0, 0), [0, 0, 0, 0], (0, 0, 0, 0)) or filter_gain != 1
     x, taps, _, _, _, _, *geometry = checked_arguments("styled_epilogue", x, f, 1, 1, padding, flip_filter, filter_gain)
+    filtered = f is not None or geometry[:4] != [0, 0, *x.shape[2:]] or filter_gain != 1
     alpha, gain, clamp = resolve("styled_epilogue", act, alpha, gain, clamp)
     sides = _sides(x, geometry[2:4], scale, noise, strength, b)
     if act not in FUSED:
-        v = upfirdn2d(x, taps, 1, 1, padding, flip_filter, filter_gain) if filtered else x
-        scale, noise, strength, b = (None if side is None else side.to(x.dtype) for side in sides)
+        v = x.to(torch.promote_types(x.dtype, torch.float32))
+        v = upfirdn2d(v, taps, 1, 1, padding, flip_filter, filter_gain) if filtered else v
+        scale, noise, strength, b = sides
         v = v if scale is None else v * scale[:, :, None, None]
         v = v if noise is None else v + noise * strength
-        return bias_act(v, b, 1, act, alpha, gain, clamp)
+        return bias_act(v, b, 1, act, alpha, gain, clamp).to(x.dtype)
     return _styled_epilogue(x, taps if filtered else None, *geometry, *sides, act, alpha, gain, clamp)
 
 
