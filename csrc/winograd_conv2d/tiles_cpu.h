@@ -3,50 +3,79 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstring>
 
+#include "common/launch.h"
 #include "winograd_conv2d/products_cpu.h"
 #include "winograd_conv2d/winograd.h"
 
 namespace fastunlearn::winograd_conv2d {
 
-// An image in channels_last: its pixels' channels lie together.
+// An image whose pixels' channels lie together, and the elements from one to the next.
 struct Image {
   int64_t n, h, w, channels;
-  int64_t of_image, of_row, of_pixel;  // elements from one to the next
+  int64_t of_image, of_row, of_pixel;
+
+  // Elements before pixel (row, column) of image i; −1 outside.
+  int64_t at(int64_t i, int64_t row, int64_t column) const {
+    const bool inside = row >= 0 && row < h && column >= 0 && column < w;
+    return inside ? i * of_image + row * of_row + column * of_pixel : -1;
+  }
 };
 
-// The side × side pixels of each tile; tiles are two pixels apart.
+// Square tiles of an image, `step` pixels apart; the first begins at pixel (start, start).
 struct Tiles {
-  int64_t rows, columns;  // of an image
-  int64_t padding;        // pixels before the image's first that the first tile begins
+  int64_t rows, columns, step, start;
 
-  int64_t of_image() const { return rows * columns; }
+  // Which image a tile belongs to, and its first pixel there.
+  struct Place {
+    int64_t image, top, left;
+  };
+  Place operator[](int64_t tile) const {
+    const int64_t in_image = tile % (rows * columns);
+    return {tile / (rows * columns), in_image / columns * step + start, in_image % columns * step + start};
+  }
 };
 
-// Where points lie: [point, panel, tile, column of the panel]; one panel may hold all the channels.
-struct Points {
-  int64_t channels, width, of_tile, of_panel, of_point;
+// Elements from one number of a weight to the next, and before its first.
+struct Weight {
+  int64_t of_output, of_input, of_row, of_column, start;
 
-  // Rows of all channels. The strides keep points and tiles from falling on the same lines of the cache.
-  static Points rows(int64_t channels, int64_t tiles, int64_t element) {
-    const int64_t line = 64 / element, width = (channels + line - 1) / line * line;
-    const int64_t of_tile = width + line;
-    return {channels, width, of_tile, 0, of_tile * tiles + 4 * line};
+  // Elements before the weight of the first input in an output.
+  int64_t at(int64_t output, int64_t row, int64_t column) const {
+    return start + output * of_output + row * of_row + column * of_column;
   }
+};
+
+// Where transformed numbers lie: [point, panel, row, column of the panel].
+struct Points {
+  int64_t n, columns, width, of_row, of_panel, of_point;
+
+  // One panel of all columns. The strides keep rows and points from falling on the same lines of the cache.
   template <typename T>
-  static Points panels(int64_t channels, int64_t tiles) {
-    const int64_t width = panel_width<T>, of_panel = tiles * width;
-    return {channels, width, width, of_panel, (channels + width - 1) / width * of_panel + 256 / int64_t{sizeof(T)}};
+  static Points in_rows(int64_t n, int64_t rows, int64_t columns) {
+    constexpr int64_t line = 64 / sizeof(T);
+    const int64_t width = (columns + line - 1) / line * line, of_row = width + line;
+    return {n, columns, width, of_row, 0, of_row * rows + 4 * line};
   }
-  int64_t numel() const { return points * of_point; }
+  // The right factor of a product.
+  template <typename T>
+  static Points in_panels(int64_t n, int64_t rows, int64_t columns) {
+    constexpr int64_t line = 64 / sizeof(T), width = panel_width<T>;
+    const int64_t of_panel = rows * width;
+    return {n, columns, width, width, of_panel, (columns + width - 1) / width * of_panel + 4 * line};
+  }
+
+  int64_t numel() const { return n * of_point; }
+  int64_t panels() const { return (columns + width - 1) / width; }
+  int64_t columns_of(int64_t panel) const { return std::min(width, columns - panel * width); }
+  int64_t at(int64_t point, int64_t panel) const { return point * of_point + panel * of_panel; }
 };
 
 namespace {
 
-// Transforms the pixels at `in` and writes them to `out`, for channels [c, end) in vectors of V.
+// out = Transform(in) for channels [c, end), V at a time; returns the first that is left.
 template <int V, typename Transform, typename T>
-INLINE int64_t transform_channels(const T* const* in, T* const* out, int64_t c, int64_t end) {
+INLINE int64_t transform_vectors(const T* const* in, T* const* out, int64_t c, int64_t end) {
   constexpr int from = Transform::from * Transform::from, to = Transform::to * Transform::to;
   for (; c + V <= end; c += V) {
     Vector<T, V> values[from], results[to];
@@ -57,152 +86,96 @@ INLINE int64_t transform_channels(const T* const* in, T* const* out, int64_t c, 
   return c;
 }
 
-// Tiles [begin, end) of the image to points.
-template <int bytes, typename Transform, typename T>
-INLINE void tiles_to_points(const T* x, Image image, Tiles tiles, int64_t begin, int64_t end, T* v, Points to,
-                            const T* zeros) {
-  constexpr int side = Transform::from, V = bytes / sizeof(T);
-  for (int64_t tile = begin; tile < end; ++tile) {
-    const int64_t n = tile / tiles.of_image(), place = tile % tiles.of_image();
-    const int64_t top = 2 * (place / tiles.columns) - tiles.padding, left = 2 * (place % tiles.columns) - tiles.padding;
+template <typename Transform, typename T>
+INLINE void transform(const T* const* in, T* const* out, int64_t begin, int64_t end) {
+  begin = transform_vectors<64 / sizeof(T), Transform>(in, out, begin, end);
+  transform_vectors<1, Transform>(in, out, begin, end);
+}
+
+// Tiles [begin, end) of x to rows of points; `zeros` stands for pixels outside.
+template <typename Transform, typename T>
+FASTUNLEARN_CLONES void tiles_to_points(const T* x, Image image, Tiles tiles, int64_t begin, int64_t end, T* v,
+                                        Points to, const T* zeros) {
+  constexpr int side = Transform::from, n = Transform::to * Transform::to;
+  for (int64_t tile = begin; tile < end; ++tile, v += to.of_row) {
+    const auto place = tiles[tile];
     const T* in[side * side];
     for (int i = 0; i < side * side; ++i) {
-      const int64_t row = top + i / side, column = left + i % side;
-      const bool inside = row >= 0 && row < image.h && column >= 0 && column < image.w;
-      in[i] = inside ? x + n * image.of_image + row * image.of_row + column * image.of_pixel : zeros;
+      const int64_t at = image.at(place.image, place.top + i / side, place.left + i % side);
+      in[i] = at < 0 ? zeros : x + at;
     }
-    T* start = v + (tile - begin) * to.of_tile;
-    for (int64_t c = 0; c < to.channels; c += to.width, start += to.of_panel) {
-      T* out[points];
-      for (int i = 0; i < points; ++i) out[i] = start + i * to.of_point - c;
-      const int64_t stop = std::min(to.channels, c + to.width);
-      const int64_t rest = transform_channels<V, Transform>(in, out, c, stop);
-      transform_channels<1, Transform>(in, out, rest, stop);
+    for (int64_t panel = 0; panel < to.panels(); ++panel) {
+      const int64_t first = panel * to.width;
+      T* out[n];
+      for (int i = 0; i < n; ++i) out[i] = v + to.at(i, panel) - first;
+      transform<Transform>(in, out, first, first + to.columns_of(panel));
     }
   }
 }
 
-// Points to the 2 × 2 outputs of tiles [begin, end); those outside the image go to `waste`.
-template <int bytes, typename T>
-INLINE void points_to_tiles(const T* m, Points from, T* y, Image image, Tiles tiles, int64_t begin, int64_t end,
-                            T* waste) {
-  constexpr int side = ToOutputs::to, V = bytes / sizeof(T);
-  for (int64_t tile = begin; tile < end; ++tile) {
-    const int64_t n = tile / tiles.of_image(), place = tile % tiles.of_image();
-    const int64_t top = 2 * (place / tiles.columns), left = 2 * (place % tiles.columns);
+// Rows of points to tiles [begin, end) of y; pixels outside go to `waste`.
+template <typename Transform, typename T>
+FASTUNLEARN_CLONES void points_to_tiles(const T* m, Points from, T* y, Image image, Tiles tiles, int64_t begin,
+                                        int64_t end, T* waste) {
+  constexpr int side = Transform::to, n = Transform::from * Transform::from;
+  for (int64_t tile = begin; tile < end; ++tile, m += from.of_row) {
+    const auto place = tiles[tile];
+    const T* in[n];
     T* out[side * side];
+    for (int i = 0; i < n; ++i) in[i] = m + from.at(i, 0);
     for (int i = 0; i < side * side; ++i) {
-      const int64_t row = top + i / side, column = left + i % side;
-      const bool inside = row < image.h && column < image.w;
-      out[i] = inside ? y + n * image.of_image + row * image.of_row + column * image.of_pixel : waste;
+      const int64_t at = image.at(place.image, place.top + i / side, place.left + i % side);
+      out[i] = at < 0 ? waste : y + at;
     }
-    const T* in[points];
-    for (int i = 0; i < points; ++i) in[i] = m + i * from.of_point + (tile - begin) * from.of_tile;
-    const int64_t rest = transform_channels<V, ToOutputs>(in, out, 0, image.channels);
-    transform_channels<1, ToOutputs>(in, out, rest, image.channels);
+    transform<Transform>(in, out, 0, image.channels);
   }
 }
 
-// Elements from one number of a weight to the next, and before its first.
-struct Weight {
-  int64_t of_output, of_input, of_row, of_column, start;
-};
-
-// u[point, panel, input, output of the panel] of `panel`; its columns behind the last output are zeros. Where outputs
-// lie apart in memory, the weights of some inputs are first put in order.
-template <int bytes, typename T>
-INLINE void weight_to_points(const T* w, Weight weight, int64_t inputs, int64_t outputs, int64_t panel, T* u,
-                             int64_t of_point) {
-  constexpr int64_t V = bytes / sizeof(T), width = panel_width<T>, block = 16, taps = 9;
-  const int64_t first = panel * width, lanes = std::min(width, outputs - first);
-  const bool in_place = weight.of_output == 1 && lanes == width;
+// A weight to one panel of points: rows are inputs, columns outputs, those behind the last zeros. Where outputs lie
+// apart in memory, the weights of some inputs are first put in order.
+template <typename Transform, typename T>
+FASTUNLEARN_CLONES void weight_to_points(const T* w, Weight weight, int64_t inputs, int64_t panel, T* u, Points to) {
+  constexpr int taps = 9, n = Transform::to * Transform::to;
+  constexpr int64_t width = panel_width<T>, block = 16;
+  const int64_t columns = to.columns_of(panel);
+  const bool in_order = weight.of_output == 1 && columns == width;
   alignas(64) T ordered[taps][block][width];
-  if (lanes < width) std::fill_n(&ordered[0][0][0], taps * block * width, T(0));
-  const T* taps_of_first[taps];
-  for (int64_t tap = 0; tap < taps; ++tap) {
-    taps_of_first[tap] =
-        w + weight.start + first * weight.of_output + tap / 3 * weight.of_row + tap % 3 * weight.of_column;
-  }
-  for (int64_t c = 0; c < inputs; c += block) {
-    const int64_t n = std::min(block, inputs - c);
-    for (int64_t tap = 0; tap < taps && !in_place; ++tap) {
-      for (int64_t lane = 0; lane < lanes; ++lane) {
-        const T* from = taps_of_first[tap] + lane * weight.of_output + c * weight.of_input;
+  if (columns < width) std::fill_n(&ordered[0][0][0], taps * block * width, T(0));
+  const T* of_tap[taps];
+  for (int tap = 0; tap < taps; ++tap) of_tap[tap] = w + weight.at(panel * width, tap / 3, tap % 3);
+  for (int64_t begin = 0; begin < inputs; begin += block) {
+    const int64_t end = std::min(begin + block, inputs);
+    for (int tap = 0; tap < taps && !in_order; ++tap) {
+      for (int64_t column = 0; column < columns; ++column) {
+        const T* from = of_tap[tap] + column * weight.of_output + begin * weight.of_input;
         __builtin_prefetch(from + block * weight.of_input);
-        for (int64_t i = 0; i < n; ++i) ordered[tap][i][lane] = from[i * weight.of_input];
+        for (int64_t i = 0; i < end - begin; ++i) ordered[tap][i][column] = from[i * weight.of_input];
       }
     }
-    for (int64_t i = 0; i < n; ++i) {
+    for (int64_t input = begin; input < end; ++input) {
       const T* in[taps];
-      T* out[points];
-      for (int64_t tap = 0; tap < taps; ++tap) {
-        in[tap] = in_place ? taps_of_first[tap] + (c + i) * weight.of_input : ordered[tap][i];
+      T* out[n];
+      for (int tap = 0; tap < taps; ++tap) {
+        in[tap] = in_order ? of_tap[tap] + input * weight.of_input : ordered[tap][input - begin];
       }
-      for (int64_t point = 0; point < points; ++point) out[point] = u + point * of_point + (c + i) * width;
-      transform_channels<V, OfWeights>(in, out, 0, width);
+      for (int i = 0; i < n; ++i) out[i] = u + to.at(i, panel) + input * to.of_row;
+      transform<Transform>(in, out, 0, width);
     }
   }
 }
 
-// dw[output, 3, 3, input] of outputs [begin, end) from du[point, output, input].
-template <int bytes, typename T>
-INLINE void points_to_weight(const T* du, Points from, T* dw, int64_t inputs, int64_t begin, int64_t end) {
-  constexpr int64_t V = bytes / sizeof(T), taps = 9;
+// Rows [begin, end) of points, one an output, to dw [output, 3, 3, input].
+template <typename Transform, typename T>
+FASTUNLEARN_CLONES void points_to_weight(const T* du, Points from, T* dw, int64_t begin, int64_t end) {
+  constexpr int taps = 9, n = Transform::from * Transform::from;
   for (int64_t output = begin; output < end; ++output) {
-    const T* in[points];
+    const T* in[n];
     T* out[taps];
-    for (int64_t i = 0; i < points; ++i) in[i] = du + i * from.of_point + output * from.of_tile;
-    for (int64_t tap = 0; tap < taps; ++tap) out[tap] = dw + (output * taps + tap) * inputs;
-    const int64_t rest = transform_channels<V, ToWeightGradients>(in, out, 0, inputs);
-    transform_channels<1, ToWeightGradients>(in, out, rest, inputs);
+    for (int i = 0; i < n; ++i) in[i] = du + from.at(i, 0) + output * from.of_row;
+    for (int tap = 0; tap < taps; ++tap) out[tap] = dw + (output * taps + tap) * from.columns;
+    transform<Transform>(in, out, 0, from.columns);
   }
 }
-
-#define TRANSFORMS(bytes, T)                                                                                       \
-  void inputs_to_points(const T* x, Image image, Tiles tiles, int64_t begin, int64_t end, T* v, Points to,         \
-                        const T* zeros) {                                                                          \
-    tiles_to_points<bytes, OfInputs>(x, image, tiles, begin, end, v, to, zeros);                                   \
-  }
-#define GRADIENTS(bytes, T)                                                                                        \
-  void gradients_to_points(const T* x, Image image, Tiles tiles, int64_t begin, int64_t end, T* v, Points to,      \
-                           const T* zeros) {                                                                       \
-    tiles_to_points<bytes, OfOutputGradients>(x, image, tiles, begin, end, v, to, zeros);                          \
-  }
-#define OUTPUTS(bytes, T)                                                                                          \
-  void points_to_outputs(const T* m, Points from, T* y, Image image, Tiles tiles, int64_t begin, int64_t end,      \
-                         T* waste) {                                                                               \
-    points_to_tiles<bytes>(m, from, y, image, tiles, begin, end, waste);                                           \
-  }
-#define WEIGHTS(bytes, T)                                                                                          \
-  void weights_to_points(const T* w, Weight weight, int64_t inputs, int64_t outputs, int64_t panel, T* u,          \
-                         int64_t of_point) {                                                                       \
-    weight_to_points<bytes>(w, weight, inputs, outputs, panel, u, of_point);                                       \
-  }
-#define WEIGHT_GRADIENTS(bytes, T)                                                                                 \
-  void points_to_weights(const T* du, Points from, T* dw, int64_t inputs, int64_t begin, int64_t end) {            \
-    points_to_weight<bytes>(du, from, dw, inputs, begin, end);                                                     \
-  }
-// FOR_EACH takes a macro of one argument.
-#define INPUTS_FLOAT(bytes) TRANSFORMS(bytes, float)
-#define INPUTS_DOUBLE(bytes) TRANSFORMS(bytes, double)
-#define GRADIENTS_FLOAT(bytes) GRADIENTS(bytes, float)
-#define GRADIENTS_DOUBLE(bytes) GRADIENTS(bytes, double)
-#define OUTPUTS_FLOAT(bytes) OUTPUTS(bytes, float)
-#define OUTPUTS_DOUBLE(bytes) OUTPUTS(bytes, double)
-#define WEIGHTS_FLOAT(bytes) WEIGHTS(bytes, float)
-#define WEIGHTS_DOUBLE(bytes) WEIGHTS(bytes, double)
-#define WEIGHT_GRADIENTS_FLOAT(bytes) WEIGHT_GRADIENTS(bytes, float)
-#define WEIGHT_GRADIENTS_DOUBLE(bytes) WEIGHT_GRADIENTS(bytes, double)
-FOR_EACH_TARGET(INPUTS_FLOAT)
-FOR_EACH_TARGET(INPUTS_DOUBLE)
-FOR_EACH_TARGET(GRADIENTS_FLOAT)
-FOR_EACH_TARGET(GRADIENTS_DOUBLE)
-FOR_EACH_TARGET(OUTPUTS_FLOAT)
-FOR_EACH_TARGET(OUTPUTS_DOUBLE)
-FOR_EACH_TARGET(WEIGHTS_FLOAT)
-FOR_EACH_TARGET(WEIGHTS_DOUBLE)
-FOR_EACH_TARGET(WEIGHT_GRADIENTS_FLOAT)
-FOR_EACH_TARGET(WEIGHT_GRADIENTS_DOUBLE)
 
 }  // namespace
 }  // namespace fastunlearn::winograd_conv2d

@@ -1,77 +1,169 @@
-// Winograd's F(2×2, 3×3): a tile of 2×2 outputs of a 3×3 convolution by 16 products in place of 36.
+// Winograd's minimal algorithms for 3×3 convolutions: fewer products for a tile of outputs than outputs × weights.
 //
-//   y = Aᵀ (G w Gᵀ ⊙ Bᵀ x B) A      x [4×4] the tile's inputs, w [3×3], y [2×2]; ⊙ multiplies element by element
+//   y = Aᵀ (G w Gᵀ ⊙ Bᵀ x B) A
 //
-// With many channels ⊙ becomes 16 matrix products over them. The functions here are the transforms along one axis, of
-// numbers or vectors; `both_axes` applies one along columns, then along rows.
+// x is the tile's inputs, y its outputs, and ⊙ multiplies point by point. With many channels each point is a matrix
+// product over them. Here are the transforms along one axis; every one of numbers or of vectors.
 #pragma once
 
 #include "common/vectors.h"
 
 namespace fastunlearn::winograd_conv2d {
 
-constexpr int points = 16;  // of a transformed tile
+// Two outputs from four inputs by 4 products for 6: F(2, 3).
+//   y₀ = w₀x₀ + w₁x₁ + w₂x₂,  y₁ = w₀x₁ + w₁x₂ + w₂x₃
+struct Unit {
+  static constexpr int products = 4, input_step = 2, output_step = 2, first_input = 0;
+  static constexpr int input_point[] = {0, 1, 2, 3}, weight_point[] = {0, 1, 2, 3};
 
-// Bᵀ: four inputs to four points.
-struct OfInputs {
-  static constexpr int from = 4, to = 4;
-  template <typename V>
-  INLINE static void apply(const V* x, V* v) {
-    v[0] = x[0] - x[2];
-    v[1] = x[1] + x[2];
-    v[2] = x[2] - x[1];
-    v[3] = x[1] - x[3];
-  }
+  struct OfInputs {
+    static constexpr int from = 4, to = 4;
+    template <typename V>
+    INLINE static void apply(const V* x, V* v) {
+      v[0] = x[0] - x[2];
+      v[1] = x[1] + x[2];
+      v[2] = x[2] - x[1];
+      v[3] = x[1] - x[3];
+    }
+  };
+  struct OfWeights {
+    static constexpr int from = 3, to = 4;
+    template <typename V>
+    INLINE static void apply(const V* w, V* u) {
+      const V even = (w[0] + w[2]) * 0.5f, odd = w[1] * 0.5f;
+      u[0] = w[0];
+      u[1] = even + odd;
+      u[2] = even - odd;
+      u[3] = w[2];
+    }
+  };
+  struct ToOutputs {
+    static constexpr int from = 4, to = 2;
+    template <typename V>
+    INLINE static void apply(const V* m, V* y) {
+      y[0] = m[0] + m[1] + m[2];
+      y[1] = m[1] - m[2] - m[3];
+    }
+  };
+  struct OfOutputGradients {
+    static constexpr int from = 2, to = 4;
+    template <typename V>
+    INLINE static void apply(const V* y, V* m) {
+      m[0] = y[0];
+      m[1] = y[0] + y[1];
+      m[2] = y[0] - y[1];
+      m[3] = -y[1];
+    }
+  };
+  struct ToWeightGradients {
+    static constexpr int from = 4, to = 3;
+    template <typename V>
+    INLINE static void apply(const V* u, V* w) {
+      const V even = (u[1] + u[2]) * 0.5f;
+      w[0] = u[0] + even;
+      w[1] = (u[1] - u[2]) * 0.5f;
+      w[2] = even + u[3];
+    }
+  };
 };
 
-// G: three weights to four points.
-struct OfWeights {
-  static constexpr int from = 3, to = 4;
-  template <typename V>
-  INLINE static void apply(const V* w, V* u) {
-    const V even = (w[0] + w[2]) * 0.5f, odd = w[1] * 0.5f;
-    u[0] = w[0];
-    u[1] = even + odd;
-    u[2] = even - odd;
-    u[3] = w[2];
-  }
+// Stride 2: two outputs from five inputs by 5 products for 6. The even inputs see two weights, F(2, 2); the odd ones
+// one.
+//   y₀ = w₀x₀ + w₁x₁ + w₂x₂,  y₁ = w₀x₂ + w₁x₃ + w₂x₄
+struct Down {
+  static constexpr int products = 5, input_step = 4, output_step = 2, first_input = 0;
+  static constexpr int input_point[] = {0, 1, 2, 3, 4}, weight_point[] = {0, 1, 2, 3, 3};
+
+  struct OfInputs {
+    static constexpr int from = 5, to = 5;
+    template <typename V>
+    INLINE static void apply(const V* x, V* v) {
+      v[0] = x[0] - x[2];
+      v[1] = x[2];
+      v[2] = x[2] - x[4];
+      v[3] = x[1];
+      v[4] = x[3];
+    }
+  };
+  struct OfWeights {
+    static constexpr int from = 3, to = 4;
+    template <typename V>
+    INLINE static void apply(const V* w, V* u) {
+      u[0] = w[0];
+      u[1] = w[0] + w[2];
+      u[2] = w[2];
+      u[3] = w[1];
+    }
+  };
+  struct ToOutputs {
+    static constexpr int from = 5, to = 2;
+    template <typename V>
+    INLINE static void apply(const V* m, V* y) {
+      y[0] = m[0] + m[1] + m[3];
+      y[1] = m[1] - m[2] + m[4];
+    }
+  };
+  struct OfOutputGradients {
+    static constexpr int from = 2, to = 5;
+    template <typename V>
+    INLINE static void apply(const V* y, V* m) {
+      m[0] = y[0];
+      m[1] = y[0] + y[1];
+      m[2] = -y[1];
+      m[3] = y[0];
+      m[4] = y[1];
+    }
+  };
+  struct ToWeightGradients {
+    static constexpr int from = 4, to = 3;
+    template <typename V>
+    INLINE static void apply(const V* u, V* w) {
+      w[0] = u[0] + u[1];
+      w[1] = u[3];
+      w[2] = u[1] + u[2];
+    }
+  };
 };
 
-// Aᵀ: four points to two outputs.
-struct ToOutputs {
-  static constexpr int from = 4, to = 2;
-  template <typename V>
-  INLINE static void apply(const V* m, V* y) {
-    y[0] = m[0] + m[1] + m[2];
-    y[1] = m[1] - m[2] - m[3];
-  }
+// The adjoint of stride 2: four outputs from three inputs by 5 products for 6.
+//   y₀ = w₂x₋₁ + w₀x₀,  y₁ = w₁x₀,  y₂ = w₂x₀ + w₀x₁,  y₃ = w₁x₁
+struct Up {
+  static constexpr int products = 5, input_step = 2, output_step = 4, first_input = -1;
+  static constexpr int input_point[] = {0, 1, 2, 1, 3}, weight_point[] = {0, 1, 2, 3, 3};
+
+  struct OfInputs {
+    static constexpr int from = 3, to = 4;
+    template <typename V>
+    INLINE static void apply(const V* x, V* v) {
+      v[0] = x[0] - x[1];
+      v[1] = x[1];
+      v[2] = x[1] - x[2];
+      v[3] = x[2];
+    }
+  };
+  struct OfWeights {
+    static constexpr int from = 3, to = 4;
+    template <typename V>
+    INLINE static void apply(const V* w, V* u) {
+      u[0] = w[2];
+      u[1] = w[0] + w[2];
+      u[2] = w[0];
+      u[3] = w[1];
+    }
+  };
+  struct ToOutputs {
+    static constexpr int from = 5, to = 4;
+    template <typename V>
+    INLINE static void apply(const V* m, V* y) {
+      y[0] = m[0] + m[1];
+      y[1] = m[3];
+      y[2] = m[1] - m[2];
+      y[3] = m[4];
+    }
+  };
 };
 
-// A: the gradients of two outputs to those of four points.
-struct OfOutputGradients {
-  static constexpr int from = 2, to = 4;
-  template <typename V>
-  INLINE static void apply(const V* y, V* m) {
-    m[0] = y[0];
-    m[1] = y[0] + y[1];
-    m[2] = y[0] - y[1];
-    m[3] = -y[1];
-  }
-};
-
-// Gᵀ: the gradients of four points to those of three weights.
-struct ToWeightGradients {
-  static constexpr int from = 4, to = 3;
-  template <typename V>
-  INLINE static void apply(const V* u, V* w) {
-    const V even = (u[1] + u[2]) * 0.5f;
-    w[0] = u[0] + even;
-    w[1] = (u[1] - u[2]) * 0.5f;
-    w[2] = even + u[3];
-  }
-};
-
-// [from × from] to [to × to], row by row.
+// [from × from] to [to × to], row by row: along columns, then along rows.
 template <typename Transform, typename V>
 INLINE void both_axes(const V* in, V* out) {
   constexpr int from = Transform::from, to = Transform::to;

@@ -24,9 +24,7 @@ class Scratch {
       : tensor_(with_huge_pages(torch::stable::new_empty(like, {numel + 64 / int64_t{sizeof(T)}}))) {}
 
   // Begins on a line of the cache.
-  T* data() const {
-    return reinterpret_cast<T*>((reinterpret_cast<uintptr_t>(tensor_.data_ptr()) + 63) / 64 * 64);
-  }
+  T* data() const { return reinterpret_cast<T*>((reinterpret_cast<uintptr_t>(tensor_.data_ptr()) + 63) / 64 * 64); }
 
  private:
   Tensor tensor_;
@@ -54,126 +52,173 @@ void check(const Tensor& x, const Tensor& other, const char* op, const char* nam
   check_same_dtype_and_device(x, other, op, name);
 }
 
-// Tiles worth transforming at once: their points, `channels` of both sides together, shall stay near the core; few
-// enough that every thread gets some.
-int64_t tiles_at_once(int64_t tiles, int64_t channels, int64_t element) {
-  constexpr int64_t near = int64_t{6} << 20, most = 192, least = block_rows * 4;
-  const int64_t fitting = std::clamp(near / (points * channels * element), least, most) / block_rows * block_rows;
-  return std::max<int64_t>(1, std::min(fitting, tiles));
+void check_stride(int64_t stride, const char* op) {
+  STD_TORCH_CHECK(stride == 1 || stride == 2, op, ": stride must be 1 or 2");
 }
 
-template <typename T>
-void convolve(const Tensor& x, const Tensor& weight, Weight strides, int64_t outputs, int64_t padding, const Tensor& y) {
-  const Image in = image_of(x), out = image_of(y);
-  const Tiles tiles{(out.h + 1) / 2, (out.w + 1) / 2, padding};
-  const int64_t total = out.n * tiles.of_image(), inputs = in.channels;
-  const int64_t panels = (outputs + panel_width<T> - 1) / panel_width<T>;
+// Calls body(T{}) with the C++ type of x's numbers.
+template <typename Body>
+void dispatch(const Tensor& x, const Body& body) {
+  x.scalar_type() == ScalarType::Double ? body(double{}) : body(float{});
+}
 
-  const Points u = Points::panels<T>(outputs, inputs);
+// Tiles worth transforming at once, such that the bytes of their points stay near the core.
+int64_t tiles_at_once(int64_t tiles, int64_t bytes_of_one) {
+  constexpr int64_t near = int64_t{6} << 20, most = 192, least = 24;
+  const int64_t fitting = std::clamp(near / bytes_of_one, least, most) / block_rows * block_rows;
+  return std::min(fitting, tiles);
+}
+
+// The product whose number along the axes is (row, column), as the point of a factor.
+constexpr int point_of(int product, int per_axis, const int* along_axis, int points) {
+  return along_axis[product / per_axis] * points + along_axis[product % per_axis];
+}
+
+template <typename F, typename T>
+void convolve(const Tensor& x, const Tensor& weight, Weight strides, int64_t padding, const Tensor& y) {
+  constexpr int products = F::products, of_x = F::OfInputs::to, of_weight = F::OfWeights::to;
+  const Image in = image_of(x), out = image_of(y);
+  // Of the two, the padding moves what begins further out: the inputs, or the outputs of a transposed convolution.
+  const int64_t cut = F::output_step == 4 ? padding : 0;
+  const int64_t rows = (out.h + cut + F::output_step - 1) / F::output_step;
+  const int64_t columns = (out.w + cut + F::output_step - 1) / F::output_step;
+  const Tiles in_tiles{rows, columns, F::input_step, F::first_input - (padding - cut)};
+  const Tiles out_tiles{rows, columns, F::output_step, -cut};
+  const int64_t total = out.n * rows * columns, inputs = in.channels, outputs = out.channels;
+
+  const auto u = Points::in_panels<T>(of_weight * of_weight, inputs, outputs);
   const Scratch<T> factors(x, u.numel());
   const T* w = static_cast<const T*>(weight.const_data_ptr());
-  parallel_range(panels, points * panel_width<T> * inputs, [&](int64_t first, int64_t last) {
+  parallel_range(u.panels(), u.of_panel * u.n, [&](int64_t first, int64_t last) {
     for (int64_t panel = first; panel < last; ++panel) {
-      weights_to_points(w, strides, inputs, outputs, panel, factors.data() + panel * u.of_panel, u.of_point);
+      weight_to_points<typename F::OfWeights>(w, strides, inputs, panel, factors.data(), u);
     }
   });
 
-  const int64_t at_once = tiles_at_once(total, inputs + outputs, sizeof(T));
+  const int64_t at_once =
+      tiles_at_once(total, (of_x * of_x * inputs + products * products * outputs) * int64_t{sizeof(T)});
+  const auto v = Points::in_rows<T>(of_x * of_x, at_once, inputs);
+  const auto m = Points::in_rows<T>(products * products, at_once, outputs);
   const std::vector<T> zeros(inputs);
-  parallel_range((total + at_once - 1) / at_once, at_once * points * (inputs + outputs), [&](int64_t first, int64_t last) {
-    const Points v = Points::rows(inputs, at_once, sizeof(T)), m = Points::rows(outputs, at_once, sizeof(T));
-    const Scratch<T> left(x, v.numel()), products(x, m.numel());
+  parallel_range((total + at_once - 1) / at_once, v.numel() + m.numel(), [&](int64_t first, int64_t last) {
+    const Scratch<T> left(x, v.numel()), results(x, m.numel());
     std::vector<T> waste(outputs);
-    for (int64_t begin = first * at_once, stop = std::min(total, last * at_once); begin < stop; begin += at_once) {
-      const int64_t end = std::min(begin + at_once, stop);
-      inputs_to_points(static_cast<const T*>(x.const_data_ptr()), in, tiles, begin, end, left.data(), v, zeros.data());
-      for (int64_t point = 0; point < points; ++point) {
-        for (int64_t panel = 0; panel < panels; ++panel) {
-          const int64_t column = panel * panel_width<T>;
-          product(left.data() + point * v.of_point, v.of_tile, 1,
-                  factors.data() + point * u.of_point + panel * u.of_panel,
-                  products.data() + point * m.of_point + column, m.of_tile, end - begin,
-                  std::min(panel_width<T>, outputs - column), inputs, false);
+    for (int64_t begin = first * at_once; begin < std::min(total, last * at_once); begin += at_once) {
+      const int64_t end = std::min(begin + at_once, total);
+      tiles_to_points<typename F::OfInputs>(static_cast<const T*>(x.const_data_ptr()), in, in_tiles, begin, end,
+                                            left.data(), v, zeros.data());
+      for (int p = 0; p < products * products; ++p) {
+        const T* of_tiles = left.data() + v.at(point_of(p, products, F::input_point, of_x), 0);
+        const int of_factors = point_of(p, products, F::weight_point, of_weight);
+        for (int64_t panel = 0; panel < u.panels(); ++panel) {
+          product(of_tiles, v.of_row, 1, factors.data() + u.at(of_factors, panel),
+                  results.data() + m.at(p, 0) + panel * u.width, m.of_row, end - begin, u.columns_of(panel), inputs,
+                  false);
         }
       }
-      points_to_outputs(products.data(), m, static_cast<T*>(y.mutable_data_ptr()), out, tiles, begin, end,
-                        waste.data());
+      points_to_tiles<typename F::ToOutputs>(results.data(), m, static_cast<T*>(y.mutable_data_ptr()), out, out_tiles,
+                                             begin, end, waste.data());
     }
   });
 }
 
-template <typename T>
+template <typename F, typename T>
 void weight_gradient(const Tensor& grad_y, const Tensor& x, int64_t padding, const Tensor& grad_weight) {
+  constexpr int products = F::products, of_x = F::OfInputs::to, of_weight = F::OfWeights::to;
+  constexpr int64_t most_at_once = 256;
   const Image in = image_of(x), out = image_of(grad_y);
-  const Tiles tiles{(out.h + 1) / 2, (out.w + 1) / 2, padding}, of_gradient{tiles.rows, tiles.columns, 0};
-  const int64_t total = out.n * tiles.of_image(), inputs = in.channels, outputs = out.channels;
-  const int64_t panels = (inputs + panel_width<T> - 1) / panel_width<T>;
-  const int64_t at_once = std::min<int64_t>(total, 256);
+  const int64_t rows = (out.h + F::output_step - 1) / F::output_step;
+  const int64_t columns = (out.w + F::output_step - 1) / F::output_step;
+  const Tiles in_tiles{rows, columns, F::input_step, -padding}, out_tiles{rows, columns, F::output_step, 0};
+  const int64_t total = out.n * rows * columns, inputs = in.channels, outputs = out.channels;
+  const int64_t at_once = std::min(total, most_at_once);
 
-  const Points v = Points::panels<T>(inputs, at_once), d = Points::rows(outputs, at_once, sizeof(T));
-  const Points du = Points::rows(inputs, outputs, sizeof(T));
+  const auto v = Points::in_panels<T>(of_x * of_x, at_once, inputs);
+  const auto d = Points::in_rows<T>(products * products, at_once, outputs);
+  const auto du = Points::in_rows<T>(of_weight * of_weight, outputs, inputs);
   const Scratch<T> right(x, v.numel()), left(x, d.numel()), sums(x, du.numel());
   const std::vector<T> zeros(std::max(inputs, outputs));
   for (int64_t begin = 0; begin < total; begin += at_once) {
     const int64_t end = std::min(begin + at_once, total);
-    parallel_range(end - begin, points * (inputs + outputs), [&](int64_t first, int64_t last) {
-      inputs_to_points(static_cast<const T*>(x.const_data_ptr()), in, tiles, begin + first, begin + last,
-                       right.data() + first * v.of_tile, v, zeros.data());
-      gradients_to_points(static_cast<const T*>(grad_y.const_data_ptr()), out, of_gradient, begin + first,
-                          begin + last, left.data() + first * d.of_tile, d, zeros.data());
+    parallel_range(end - begin, d.n * (inputs + outputs), [&](int64_t first, int64_t last) {
+      tiles_to_points<typename F::OfInputs>(static_cast<const T*>(x.const_data_ptr()), in, in_tiles, begin + first,
+                                            begin + last, right.data() + first * v.of_row, v, zeros.data());
+      tiles_to_points<typename F::OfOutputGradients>(static_cast<const T*>(grad_y.const_data_ptr()), out, out_tiles,
+                                                     begin + first, begin + last, left.data() + first * d.of_row, d,
+                                                     zeros.data());
     });
-    parallel_range(points * panels, panel_width<T> * outputs * (end - begin), [&](int64_t first, int64_t last) {
+    parallel_range(du.n * v.panels(), outputs * v.width * (end - begin), [&](int64_t first, int64_t last) {
       for (int64_t i = first; i < last; ++i) {
-        const int64_t point = i / panels, panel = i % panels, column = panel * panel_width<T>;
-        product(left.data() + point * d.of_point, 1, d.of_tile, right.data() + point * v.of_point + panel * v.of_panel,
-                sums.data() + point * du.of_point + column, du.of_tile, outputs,
-                std::min(panel_width<T>, inputs - column), end - begin, begin > 0);
+        const int64_t point = i / v.panels(), panel = i % v.panels();
+        bool add = begin > 0;
+        for (int p = 0; p < products * products; ++p) {
+          if (point_of(p, products, F::weight_point, of_weight) != point) continue;
+          product(left.data() + d.at(p, 0), 1, d.of_row,
+                  right.data() + v.at(point_of(p, products, F::input_point, of_x), panel),
+                  sums.data() + du.at(point, 0) + panel * v.width, du.of_row, outputs, v.columns_of(panel), end - begin,
+                  add);
+          add = true;
+        }
       }
     });
   }
-  parallel_range(outputs, points * inputs, [&](int64_t first, int64_t last) {
-    points_to_weights(sums.data(), du, static_cast<T*>(grad_weight.mutable_data_ptr()), inputs, first, last);
+  parallel_range(outputs, du.n * inputs, [&](int64_t first, int64_t last) {
+    points_to_weight<typename F::ToWeightGradients>(sums.data(), du, static_cast<T*>(grad_weight.mutable_data_ptr()),
+                                                    first, last);
   });
 }
 
-Tensor winograd_conv2d_cpu(const Tensor& given_x, const Tensor& weight, int64_t padding, bool adjoint) {
+// Pixels of the result along an axis of n.
+int64_t size_of_result(int64_t n, int64_t stride, int64_t padding, bool transposed, int64_t rest) {
+  return transposed ? (n - 1) * stride + 3 - 2 * padding + rest : (n + 2 * padding - 3) / stride + 1;
+}
+
+Tensor winograd_conv2d_cpu(const Tensor& given_x, const Tensor& weight, int64_t stride, int64_t padding,
+                           bool transposed, int64_t rest_h, int64_t rest_w) {
   const char* op = "winograd_conv2d";
   check(given_x, weight, op, "weight");
-  const int64_t inputs = weight.size(adjoint ? 0 : 1), outputs = weight.size(adjoint ? 1 : 0);
+  check_stride(stride, op);
+  const int64_t inputs = weight.size(transposed ? 0 : 1), outputs = weight.size(transposed ? 1 : 0);
   STD_TORCH_CHECK(weight.size(2) == 3 && weight.size(3) == 3 && given_x.size(1) == inputs, op,
                   ": weight must be 3 × 3, of x's channels");
-  const int64_t edge = adjoint ? 2 - padding : padding;
-  const int64_t out_h = given_x.size(2) + 2 * edge - 2, out_w = given_x.size(3) + 2 * edge - 2;
-  STD_TORCH_CHECK(padding >= 0 && out_h >= 0 && out_w >= 0, op, ": x must be as large as the weight, padded");
+  const int64_t out_h = size_of_result(given_x.size(2), stride, padding, transposed, rest_h);
+  const int64_t out_w = size_of_result(given_x.size(3), stride, padding, transposed, rest_w);
+  STD_TORCH_CHECK(padding >= 0 && out_h > 0 && out_w > 0, op, ": x must be as large as the weight, padded");
   const Tensor y = empty_pixels(given_x, given_x.size(0), outputs, out_h, out_w), x = pixels_together(given_x);
   if (y.numel() == 0) return y;
-  dispatch_floating(x.scalar_type(), op, [&](auto zero) {
+  const int64_t row = weight.stride(2), column = weight.stride(3);
+  const Weight as_it_is{weight.stride(0), weight.stride(1), row, column, 0};
+  const Weight swapped{weight.stride(1), weight.stride(0), row, column, 0};
+  const Weight flipped{weight.stride(1), weight.stride(0), -row, -column, 2 * (row + column)};
+  dispatch(x, [&](auto zero) {
     using T = decltype(zero);
-    if constexpr (std::is_same_v<T, accumulate_t<T>>) {
-      // The adjoint's weight is flipped: it is read from its last row and column on.
-      const int64_t row = weight.stride(2), column = weight.stride(3);
-      const Weight strides = adjoint ? Weight{weight.stride(1), weight.stride(0), -row, -column, 2 * (row + column)}
-                                     : Weight{weight.stride(0), weight.stride(1), row, column, 0};
-      convolve<T>(x, weight, strides, outputs, edge, y);
+    if (stride == 1) {
+      transposed ? convolve<Unit, T>(x, weight, flipped, 2 - padding, y)
+                 : convolve<Unit, T>(x, weight, as_it_is, padding, y);
+    } else {
+      transposed ? convolve<Up, T>(x, weight, swapped, padding, y) : convolve<Down, T>(x, weight, as_it_is, padding, y);
     }
   });
   return y;
 }
 
-Tensor winograd_conv2d_weight_gradient_cpu(const Tensor& given_grad_y, const Tensor& given_x, int64_t padding) {
+Tensor winograd_conv2d_weight_gradient_cpu(const Tensor& given_grad_y, const Tensor& given_x, int64_t stride,
+                                           int64_t padding) {
   const char* op = "winograd_conv2d_weight_gradient";
   check(given_x, given_grad_y, op, "grad_y");
+  check_stride(stride, op);
   STD_TORCH_CHECK(padding >= 0 && given_grad_y.size(0) == given_x.size(0) &&
-                      given_grad_y.size(2) == given_x.size(2) + 2 * padding - 2 &&
-                      given_grad_y.size(3) == given_x.size(3) + 2 * padding - 2,
+                      given_grad_y.size(2) == size_of_result(given_x.size(2), stride, padding, false, 0) &&
+                      given_grad_y.size(3) == size_of_result(given_x.size(3), stride, padding, false, 0),
                   op, ": grad_y must have the size of the convolution's result");
   const Tensor x = pixels_together(given_x), grad_y = pixels_together(given_grad_y);
   const Tensor grad_weight = empty_pixels(x, grad_y.size(1), x.size(1), 3, 3);
   if (grad_weight.numel() == 0) return grad_weight;
   if (grad_y.numel() == 0) return torch::stable::fill_(grad_weight, 0.0);
-  dispatch_floating(x.scalar_type(), op, [&](auto zero) {
+  dispatch(x, [&](auto zero) {
     using T = decltype(zero);
-    if constexpr (std::is_same_v<T, accumulate_t<T>>) weight_gradient<T>(grad_y, x, padding, grad_weight);
+    stride == 1 ? weight_gradient<Unit, T>(grad_y, x, padding, grad_weight)
+                : weight_gradient<Down, T>(grad_y, x, padding, grad_weight);
   });
   return grad_weight;
 }
