@@ -98,6 +98,7 @@ def baseline_ops(fir: Fir = "depthwise") -> Iterator[None]:
     """While it lasts, `fastunlearn.ops`, which networks and training call, is plain PyTorch."""
     filtered = {"depthwise": depthwise_upfirdn2d, "single-channel": single_channel_upfirdn2d}[fir]
     replaced = {
+        "conv2d": F.conv2d,
         "upfirdn2d": filtered,
         "upsample2d": lambda x, f: filtered(x, f, up=2, padding=[2, 1, 2, 1], gain=4),
         "modulated_conv2d": lambda *args, **options: grouped_modulated_conv2d(*args, **options, fir=filtered),

@@ -1,6 +1,7 @@
 """The public ops. Each is one folder in ``kernels/``: formula, reference, native kernels and measurements."""
 
 from .kernels.bias_act.op import bias_act
+from .kernels.conv2d.op import conv2d, conv_transpose2d
 from .kernels.ema_update.op import ema_update
 from .kernels.ewc_penalty.op import ewc_penalty
 from .kernels.fisher_accumulate.op import fisher_accumulate
@@ -22,6 +23,8 @@ __all__ = [
     "AnchorMean",
     "LatentProjection",
     "bias_act",
+    "conv2d",
+    "conv_transpose2d",
     "downsample2d",
     "ema_update",
     "ewc_penalty",

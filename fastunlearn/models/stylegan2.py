@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from .. import ops
 from ..config import require_range
 from ..errors import FastUnlearnError
-from ..kernels.convolution import conv2d
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,11 +93,11 @@ class EqualConv2d(nn.Module):
         """[N, n_in, H, W] → [N, n_out, H', W'], H' = H or H / 2; gain multiplies the output."""
         kernel = self.weight.shape[-1]
         if self.down and kernel == 1:  # filter and decimate before the 1×1 convolution: a quarter of the work
-            x = conv2d(ops.upfirdn2d(x, self.filter, down=2, padding=1), self.weight * self.scale)
+            x = ops.conv2d(ops.upfirdn2d(x, self.filter, down=2, padding=1), self.weight * self.scale)
         elif self.down:
-            x = conv2d(ops.upfirdn2d(x, self.filter, padding=2), self.weight * self.scale, stride=2)
+            x = ops.conv2d(ops.upfirdn2d(x, self.filter, padding=2), self.weight * self.scale, stride=2)
         else:
-            x = conv2d(x, self.weight * self.scale, padding=kernel // 2)
+            x = ops.conv2d(x, self.weight * self.scale, padding=kernel // 2)
         default = math.sqrt(2) if self.act == "lrelu" else 1.0
         if self.act == "linear" and self.bias is None:
             return x if gain == 1 else x * gain

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..convolution import conv2d, conv_transpose2d
+from ..conv2d.op import conv2d, conv_transpose2d
 from ..styled_epilogue.op import styled_epilogue
 from ..upfirdn2d.op import upfirdn2d
 from .reference import modulated_conv2d_reference

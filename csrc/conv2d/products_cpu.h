@@ -5,7 +5,7 @@
 
 #include "common/vectors.h"
 
-namespace fastunlearn::winograd_conv2d {
+namespace fastunlearn::conv2d {
 
 // The right factor is kept in panels of this many columns, one row of a panel behind the other.
 template <typename T>
@@ -86,4 +86,4 @@ FOR_EACH_TARGET(PRODUCT_FLOAT)
 FOR_EACH_TARGET(PRODUCT_DOUBLE)
 
 }  // namespace
-}  // namespace fastunlearn::winograd_conv2d
+}  // namespace fastunlearn::conv2d

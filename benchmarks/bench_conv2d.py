@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from fastunlearn.kernels.convolution import conv2d
+from fastunlearn.kernels.conv2d import conv2d
 from harness import assert_matches
 from measure import compare
 

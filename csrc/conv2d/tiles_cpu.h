@@ -5,10 +5,10 @@
 #include <cstdint>
 
 #include "common/launch.h"
-#include "winograd_conv2d/products_cpu.h"
-#include "winograd_conv2d/winograd.h"
+#include "conv2d/products_cpu.h"
+#include "conv2d/winograd.h"
 
-namespace fastunlearn::winograd_conv2d {
+namespace fastunlearn::conv2d {
 
 // An image whose pixels' channels lie together, and the elements from one to the next.
 struct Image {
@@ -178,4 +178,4 @@ FASTUNLEARN_CLONES void points_to_weight(const T* du, Points from, T* dw, int64_
 }
 
 }  // namespace
-}  // namespace fastunlearn::winograd_conv2d
+}  // namespace fastunlearn::conv2d

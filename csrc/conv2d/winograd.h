@@ -8,7 +8,7 @@
 
 #include "common/vectors.h"
 
-namespace fastunlearn::winograd_conv2d {
+namespace fastunlearn::conv2d {
 
 // Two outputs from four inputs by 4 products for 6: F(2, 3).
 //   y₀ = w₀x₀ + w₁x₁ + w₂x₂,  y₁ = w₀x₁ + w₁x₂ + w₂x₃
@@ -177,4 +177,4 @@ INLINE void both_axes(const V* in, V* out) {
   for (int i = 0; i < to; ++i) Transform::apply(columns + i * from, out + i * to);
 }
 
-}  // namespace fastunlearn::winograd_conv2d
+}  // namespace fastunlearn::conv2d

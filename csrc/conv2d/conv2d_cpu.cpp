@@ -9,9 +9,9 @@
 #include "common/dtype.h"
 #include "common/launch.h"
 #include "common/memory.h"
-#include "winograd_conv2d/tiles_cpu.h"
+#include "conv2d/tiles_cpu.h"
 
-namespace fastunlearn::winograd_conv2d {
+namespace fastunlearn::conv2d {
 namespace {
 
 using torch::headeronly::MemoryFormat;
@@ -224,10 +224,10 @@ Tensor winograd_conv2d_weight_gradient_cpu(const Tensor& given_grad_y, const Ten
 }
 
 }  // namespace
-}  // namespace fastunlearn::winograd_conv2d
+}  // namespace fastunlearn::conv2d
 
 STABLE_TORCH_LIBRARY_IMPL(fastunlearn, CPU, m) {
-  m.impl("winograd_conv2d", TORCH_BOX(&fastunlearn::winograd_conv2d::winograd_conv2d_cpu));
+  m.impl("winograd_conv2d", TORCH_BOX(&fastunlearn::conv2d::winograd_conv2d_cpu));
   m.impl("winograd_conv2d_weight_gradient",
-         TORCH_BOX(&fastunlearn::winograd_conv2d::winograd_conv2d_weight_gradient_cpu));
+         TORCH_BOX(&fastunlearn::conv2d::winograd_conv2d_weight_gradient_cpu));
 }
