@@ -181,11 +181,15 @@ Tensor winograd_conv2d_cpu(const Tensor& given_x, const Tensor& weight, int64_t 
   const int64_t inputs = weight.size(transposed ? 0 : 1), outputs = weight.size(transposed ? 1 : 0);
   STD_TORCH_CHECK(weight.size(2) == 3 && weight.size(3) == 3 && given_x.size(1) == inputs, op,
                   ": weight must be 3 × 3, of x's channels");
+  const int64_t most_rest = transposed ? stride : 1;
+  STD_TORCH_CHECK(rest_h >= 0 && rest_w >= 0 && rest_h < most_rest && rest_w < most_rest, op,
+                  ": rest must be less than the stride, and 0 unless transposed");
   const int64_t out_h = size_of_result(given_x.size(2), stride, padding, transposed, rest_h);
   const int64_t out_w = size_of_result(given_x.size(3), stride, padding, transposed, rest_w);
   STD_TORCH_CHECK(padding >= 0 && out_h > 0 && out_w > 0, op, ": x must be as large as the weight, padded");
   const Tensor y = empty_pixels(given_x, given_x.size(0), outputs, out_h, out_w), x = pixels_together(given_x);
   if (y.numel() == 0) return y;
+  if (x.numel() == 0) return torch::stable::fill_(y, 0.0);
   const int64_t row = weight.stride(2), column = weight.stride(3);
   const Weight as_it_is{weight.stride(0), weight.stride(1), row, column, 0};
   const Weight swapped{weight.stride(1), weight.stride(0), row, column, 0};

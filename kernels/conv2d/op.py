@@ -1,5 +1,7 @@
 """Dense convolutions: Winograd's where they are faster, else ATen's, with gradients of any order."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -8,13 +10,13 @@ from .. import registry
 from .reference import winograd_conv2d_reference, winograd_conv2d_weight_gradient_reference
 
 
-def conv2d(x: Tensor, weight: Tensor, stride: int = 1, padding: int = 0) -> Tensor:
+def conv2d(x: Tensor, weight: Tensor, *, stride: int = 1, padding: int = 0) -> Tensor:
     """``torch.nn.functional.conv2d`` without bias, groups and dilation.
 
         y[n, o, i, j] = Σ_{c, k, l} weight[o, c, k, l] · x[n, c, stride·i + k − padding, stride·j + l − padding]
 
-    On the CPU 3×3 convolutions of many channels take Winograd's algorithm. With it a NaN or infinity in x reaches
-    every output of the tiles that it is in, up to two pixels further than by the formula.
+    On the CPU 3×3 convolutions of many channels in float32 take Winograd's algorithm, of which a sum has about the same
+    rounding errors. An infinity in x may come out of it as NaN.
 
     Args:
         x: [N, I, H, W], any floating dtype.
@@ -26,19 +28,22 @@ def conv2d(x: Tensor, weight: Tensor, stride: int = 1, padding: int = 0) -> Tens
         [N, O, H', W'], H' = ⌊(H + 2·padding − kh) / stride⌋ + 1; channels_last if x or weight is.
 
     Raises:
-        RuntimeError: ATen's errors for shapes, dtypes and devices that do not fit.
+        TypeError: not floating-point tensors of one dtype.
+        ValueError: shapes or devices that do not fit, a stride below 1, a padding below 0.
 
-    Gradient: any order, in x and weight.
+    Gradient: any order, in x and weight. Deterministic, for any number of threads, where Winograd's algorithm runs.
 
     Source: Lavin and Gray, Fast algorithms for convolutional neural networks (arXiv 1509.09308), F(2×2, 3×3); for
         stride 2 the same idea on even and odd pixels apart.
     """
     if _leave_to_torch():
         return F.conv2d(x, weight, stride=stride, padding=padding)
-    return _Convolution.apply(*_autocast(x, weight), stride, padding, False, (0, 0))
+    x, weight = _autocast(x, weight)
+    _check("conv2d", x, weight, "[O, {}, kh, kw]", 1, stride, padding)
+    return _Convolution.apply(x, weight, stride, padding, False, (0, 0))
 
 
-def conv_transpose2d(x: Tensor, weight: Tensor, stride: int = 1, padding: int = 0) -> Tensor:
+def conv_transpose2d(x: Tensor, weight: Tensor, *, stride: int = 1, padding: int = 0) -> Tensor:
     """``torch.nn.functional.conv_transpose2d`` without bias, groups and dilation: the adjoint of `conv2d`.
 
     Args:
@@ -50,7 +55,7 @@ def conv_transpose2d(x: Tensor, weight: Tensor, stride: int = 1, padding: int = 
         [N, O, H', W'], H' = (H − 1)·stride − 2·padding + kh; channels_last if x or weight is.
 
     Raises:
-        RuntimeError: ATen's errors for shapes, dtypes and devices that do not fit.
+        TypeError, ValueError: as `conv2d`.
 
     Gradient: any order, in x and weight.
 
@@ -58,7 +63,9 @@ def conv_transpose2d(x: Tensor, weight: Tensor, stride: int = 1, padding: int = 
     """
     if _leave_to_torch():
         return F.conv_transpose2d(x, weight, stride=stride, padding=padding)
-    return _Convolution.apply(*_autocast(x, weight), stride, padding, True, (0, 0))
+    x, weight = _autocast(x, weight)
+    _check("conv_transpose2d", x, weight, "[{}, O, kh, kw]", 0, stride, padding)
+    return _Convolution.apply(x, weight, stride, padding, True, (0, 0))
 
 
 def _leave_to_torch() -> bool:
@@ -73,7 +80,23 @@ def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(tensor.to(torch.get_autocast_dtype(device)) for tensor in tensors)
 
 
-# ---- every derivative is one of three: convolution, transposed convolution, weight gradient ---------------------------
+def _check(op: str, x: Tensor, weight: Tensor, shape: str, inputs: int, stride: int, padding: int) -> None:
+    """`shape` is what the weight's should be, x's channels to be filled in at dimension `inputs`."""
+    if not x.is_floating_point():
+        raise TypeError(f"{op}: x must be a floating-point tensor, got {x.dtype}")
+    if weight.dtype != x.dtype:
+        raise TypeError(f"{op}: weight must be {x.dtype} as x is, got {weight.dtype}")
+    if x.ndim != 4:
+        raise ValueError(f"{op}: x must be [N, I, H, W], got {tuple(x.shape)}")
+    if weight.ndim != 4 or weight.shape[inputs] != x.shape[1]:
+        raise ValueError(f"{op}: weight must be {shape.format(x.shape[1])}, got {tuple(weight.shape)}")
+    if weight.device != x.device:
+        raise ValueError(f"{op}: weight must be on {x.device} as x is, got {weight.device}")
+    if stride < 1 or padding < 0:
+        raise ValueError(f"{op}: stride must be >= 1 and padding >= 0, got {stride} and {padding}")
+
+
+# ---- every derivative is one of three: convolution, transposed convolution, weight gradient --------------------------
 #
 # ATen writes the gradient of an input gradient in the weight as a convolution with the whole image for a kernel, which
 # oneDNN runs at less than half the speed of its weight-gradient kernel; R1 and path length go there
@@ -93,7 +116,7 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx, grad_y):
         x, weight = ctx.saved_tensors
         wanted = ctx.needs_input_grad
-        if torch.is_grad_enabled() or _suits_winograd(x, weight, ctx.options[0]):
+        if torch.is_grad_enabled() or _suits_winograd(x, weight, ctx.options[0], _WEIGHT_GRADIENT):
             grad_x = _input_gradient(grad_y, weight, x, *ctx.options) if wanted[0] else None
             grad_weight = _WeightGradient.apply(grad_y, x, weight, *ctx.options) if wanted[1] else None
         else:
@@ -108,7 +131,7 @@ class _WeightGradient(torch.autograd.Function):
     def forward(ctx, grad_y, x, weight, stride, padding, transposed, rest):
         ctx.save_for_backward(grad_y, x)
         ctx.options = stride, padding, transposed, rest
-        if _suits_winograd(x, weight, stride):
+        if _suits_winograd(x, weight, stride, _WEIGHT_GRADIENT):
             image, gradient = (grad_y, x) if transposed else (x, grad_y)
             return _as_aten(_winograd_weight_gradient(gradient, image, stride, padding), x, weight)
         return _gradients(grad_y, x, weight, *ctx.options, False, True)[1]
@@ -156,7 +179,8 @@ def _weight_gradient_fake(grad_y, x, stride, padding):
 
 
 _winograd = registry.define(
-    "winograd_conv2d(Tensor x, Tensor weight, int stride, int padding, bool transposed, int rest_h, int rest_w) -> Tensor",
+    "winograd_conv2d(Tensor x, Tensor weight, int stride, int padding, bool transposed, int rest_h, int rest_w)"
+    " -> Tensor",
     reference=winograd_conv2d_reference,
     fake=_fake,
 )
@@ -167,19 +191,20 @@ _winograd_weight_gradient = registry.define(
 )
 # The kernels are right everywhere, and faster than oneDNN's where their blocks find 32 large registers.
 _HAS_WINOGRAD = _winograd.has_native("cpu") and torch.backends.cpu.get_cpu_capability() == "AVX512"
+# By stride, the channels on either side from which on they are faster: few ones' products cost less than transforming.
+_CONVOLUTION, _WEIGHT_GRADIENT = {1: 32, 2: 256}, {1: 32, 2: 64}
+_LEAST_PIXELS = 32
 
 
-def _suits_winograd(x: Tensor, weight: Tensor, stride: int) -> bool:
-    """Where Winograd's algorithm was faster, as benchmarks/bench_conv2d.py measures it."""
-    return (
-        _HAS_WINOGRAD
-        and x.device.type == "cpu"
-        and x.dtype == torch.float32 == weight.dtype
-        and weight.shape[2:] == (3, 3)
-        and x.ndim == 4
-        and stride <= 2
-        and min(weight.shape[:2]) >= (32 if stride == 1 else 256)
-    )
+def _suits_winograd(x: Tensor, weight: Tensor, stride: int, least: dict[int, int] = _CONVOLUTION) -> bool:
+    """Where Winograd's algorithm is the faster one: `python benchmarks/bench_conv2d.py` measured it."""
+    if not (_HAS_WINOGRAD and x.dtype == torch.float32 and x.device.type == "cpu" and weight.shape[2:] == (3, 3)):
+        return False
+    channels = min(weight.shape[:2])
+    if channels < least.get(stride, math.inf) or x.numel() < _LEAST_PIXELS * x.shape[1]:
+        return False
+    # Images of another format are copied there and back.
+    return x.is_contiguous(memory_format=torch.channels_last) or (stride == 1 and channels >= 128)
 
 
 def _as_aten(y: Tensor, *inputs: Tensor) -> Tensor:
