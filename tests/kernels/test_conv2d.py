@@ -183,7 +183,7 @@ def test_winograd_of_no_images(name):
 
 @winograd
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_winograd_reads_and_writes_inside(name):
+def test_winograd_reads_and_writes_stay_inside(name):
     for (stride, padding), size in itertools.product(STRIDES, SIZES[1:4]):
         margins = Margins()
         tensors = make(name, layout="channels_last", k=(3, 3), **size)
