@@ -12,6 +12,7 @@ from .. import registry
 from .reference import ms_ssim_backward_reference, ms_ssim_reference
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_COPIED_AT_ONCE = 1 << 26  # numbers of an input
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of the scales, finest first; they add up to 1
 
 
@@ -179,10 +180,14 @@ def _product_of_scales(means, X, Y, data_range, size_average, window, weights, K
 
 
 def _values(means, X, Y, data_range, window, K, levels):
-    """[levels, N, C], in the arithmetic type."""
+    """[levels, N, C], in the arithmetic type. Images that must be copied for it are copied a few at a time."""
     wide = torch.float64 if X.dtype == torch.float64 else torch.float32
     c1, c2 = ((k * data_range) ** 2 for k in K)
-    return means(X.to(wide), Y.to(wide), window.to(wide), c1, c2, levels)
+    in_place = X.dtype == wide and X.is_contiguous() and Y.is_contiguous()
+    at_once = max(1, len(X) if in_place else _COPIED_AT_ONCE * len(X) // max(1, X.numel()))
+    pairs = zip(X.split(at_once), Y.split(at_once), strict=True)
+    values = [means(x.to(wide), y.to(wide), window.to(wide), c1, c2, levels) for x, y in pairs]
+    return values[0] if len(values) == 1 else torch.cat(values, dim=1)
 
 
 def _average(values, size_average, dtype):

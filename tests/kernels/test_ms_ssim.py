@@ -7,7 +7,7 @@ import pytest
 import torch
 from fastunlearn.kernels.ms_ssim import IMPLEMENTATIONS as MS_SSIM
 from fastunlearn.kernels.ms_ssim import SSIM_IMPLEMENTATIONS as SSIM
-from fastunlearn.kernels.ms_ssim import ms_ssim, ssim
+from fastunlearn.kernels.ms_ssim import ms_ssim, op, ssim
 from fastunlearn.kernels.ms_ssim.op import gaussian
 from fastunlearn.kernels.ms_ssim.reference import ms_ssim_backward_reference, ms_ssim_reference
 from harness import (
@@ -84,6 +84,23 @@ def test_layouts(implementation, layout, scales):
     X = LAYOUTS[layout](X.detach()).requires_grad_()
     matches(implementation, X, Y, **scales)
     matches(implementation, Y, X, **scales)
+
+
+@pytest.mark.parametrize("layout", ["channels_last", "expanded"])
+def test_copies_a_few_images_at_a_time(layout, monkeypatch):
+    X, Y = make(7, 2, 13, 12)
+    X = LAYOUTS[layout](X.detach()).requires_grad_()
+    together = derivatives(ms_ssim, (X, Y), THREE | {"size_average": False}, 1)
+    monkeypatch.setattr(op, "_COPIED_AT_ONCE", 3 * X[0].numel())
+    for name, result in derivatives(ms_ssim, (X, Y), THREE | {"size_average": False}, 1).items():
+        assert torch.equal(result, together[name]), name
+
+
+@pytest.mark.slow
+def test_more_than_two_to_the_31_numbers():
+    X, Y = (t.detach().expand(2**15 + 1, 1, 256, 256) for t in make(1, 1, 256, 256))
+    assert X.numel() > 2**31
+    torch.testing.assert_close(ssim(X, Y), ssim(X[:1], Y[:1]))
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,19 @@ def test_reads_and_writes_stay_inside(implementation, filter_name):
         margins.check()
 
 
+def test_more_than_two_to_the_31_pixels(implementation):
+    """All rows are one row of memory; what is kept lies behind the 2³¹st pixel."""
+    _, b, scale, _, strength = (t.detach() for t in make((2, 1, 1, 64)))
+    row, noise = torch.randn(2, 1, 1, 64), torch.randn(2, 1, 9, 64)
+    x = row.expand(2, 1, 2**25 + 9, 64)
+    assert x.numel() > 2**31
+    options = {"f": SEPARABLE, "act": "lrelu"}
+    y = implementation(x, b, scale, noise, strength, padding=[2, 1, 9 - x.shape[2], 3], **options)
+    small = REFERENCE(row.expand(2, 1, 9, 64), b, scale, noise, strength, padding=[2, 1, 0, 3], **options)
+    torch.testing.assert_close(y, small)
+
+
+
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("filter_name", ["no filter", "up"])
 def test_deterministic(implementation, layout, filter_name):

@@ -197,6 +197,20 @@ def test_result_of_an_image_does_not_depend_on_the_batch(implementation):
         assert torch.equal(together[1:2], alone)
 
 
+@pytest.mark.parametrize("f", [ASYMMETRIC, FILTERS["4 x 4"]], ids=["separable", "general"])
+def test_more_than_two_to_the_31_pixels(implementation, f):
+    """All rows are one row of memory; what is kept lies behind the 2³¹st pixel."""
+    row = normal(2, 1, 1, 64)
+    x = row.expand(2, 1, 2**25 + 9, 64)
+    assert x.numel() > 2**31
+    for sampling in ({"up": 2, "padding": [2, 1, -2 * (x.shape[2] - 9), 1]}, {"padding": [0, 0, 9 - x.shape[2], 0]}):
+        y = implementation(x, f, **sampling)
+        small = sampling | {"padding": [*sampling["padding"][:2], 0, sampling["padding"][3]]}
+        torch.testing.assert_close(y, REFERENCE(row.expand(2, 1, 9, 64), f, **small))
+    y = implementation(x, f, down=[1, 2**20])
+    torch.testing.assert_close(y, REFERENCE(row.expand(2, 1, 4, 64), f).expand(y.shape))
+
+
 MUTANTS = {
     "flip": {"flip_filter": True},
     "gain": {"gain": 4.0001},
