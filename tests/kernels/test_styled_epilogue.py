@@ -159,7 +159,6 @@ def test_more_than_two_to_the_31_pixels(implementation):
     torch.testing.assert_close(y, small)
 
 
-
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("filter_name", ["no filter", "up"])
 def test_deterministic(implementation, layout, filter_name):
