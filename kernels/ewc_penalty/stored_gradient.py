@@ -31,7 +31,7 @@ class Loss:
 
     def __call__(self, params: list[Tensor], *others: Any) -> Any:
         """Record the loss where a parameter asks for it."""
-        if torch.is_grad_enabled() and any(param.requires_grad for param in params):
+        if torch.is_grad_enabled() and any(getattr(param, "requires_grad", False) for param in params):
             return _StoredGradient.apply(self, others, *params)
         return self.value.below_autograd(params, *others)
 
@@ -76,6 +76,7 @@ def laid_out_like(params: list[Tensor], grads: list[Tensor]) -> list[Tensor]:
 
 def register(loss: Loss) -> None:
     """Make `loss` the autograd kernel of its op."""
+    loss.value.recorded = loss
     _autograd_kernels.impl(loss.value.name, loss.__call__, "Autograd")
 
 
