@@ -59,8 +59,14 @@ class _StoredGradient(torch.autograd.Function):
             with registry.through_triton(ctx.through_triton):
                 if grads is None:
                     *_, grads = ctx.loss.with_grad(*_arguments(ctx))
-                _scale_gradients(grads, grad_value)
+                if not _is_known_to_be_one(grad_value):
+                    _scale_gradients(grads, grad_value)
         return None, None, *grads
+
+
+def _is_known_to_be_one(factor: Tensor) -> bool:
+    """Where to look means to wait for nothing; elsewhere the kernel looks."""
+    return type(factor) is Tensor and factor.is_cpu and factor.item() == 1
 
 
 def _arguments(ctx: Any) -> list[Any]:
