@@ -57,15 +57,14 @@ class Op:
 
     Calling it computes the same as its `overload`, at a third of the overhead: with gradients it enters an
     autograd.Function directly, without it skips the autograd key. A training step makes hundreds of such calls on
-    small tensors. The dispatcher's own way is taken under compilation and function transforms, which need it, and for
-    lists of tensors, which autograd.Function cannot see.
+    small tensors. The dispatcher's own way is taken under compilation and function transforms, which need it.
     """
 
     def __init__(self, schema: str, package: str):
         self.name = schema.split("(", 1)[0]
         self.schema = schema
         self.overload = getattr(getattr(torch.ops, NAMESPACE), self.name).default
-        self.function: type[torch.autograd.Function] | None = None
+        self.recorded: Callable | None = None  # computes the op and records its gradient
         self.check: Callable | None = None
         self._kernel = self.overload._op
         arguments = self.overload._schema.arguments
@@ -83,14 +82,15 @@ class Op:
         """Compute the op on the arguments of its schema, all given, in order."""
         if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
             return self.overload(*args)
-        if torch.is_grad_enabled():
+        if self.recorded is not None and torch.is_grad_enabled():
             for i in self._tensors:
                 argument = args[i]
                 if isinstance(argument, list | tuple):
-                    if any(tensor.requires_grad for tensor in argument):
-                        return self.overload(*args)
-                elif argument is not None and argument.requires_grad and self.function is not None:
-                    return self.function.apply(*args)
+                    asked = any(getattr(tensor, "requires_grad", False) for tensor in argument)
+                else:
+                    asked = argument is not None and argument.requires_grad
+                if asked:
+                    return self.recorded(*args)
         return self.below_autograd(*args)
 
     def below_autograd(self, *args: Any) -> Any:
@@ -180,7 +180,7 @@ def define(
     torch.library.register_fake(qualified, fake, lib=_library)
     if backward is not None:
         torch.library.register_autograd(qualified, backward, setup_context=setup_context, lib=_library)
-        op.function = _autograd_function(op, setup_context, backward)
+        op.recorded = _autograd_function(op, setup_context, backward).apply
     OPS[op.name] = op
     return op
 

@@ -18,22 +18,26 @@ class UpdateLists {
   UpdateLists(const char* op, const std::vector<Tensor>& targets, const std::vector<Tensor>& sources) {
     STD_TORCH_CHECK(targets.size() == sources.size(), op, ": the lists must be equally long");
     parameters_.reserve(targets.size());
+    if (targets.empty()) return;
+    const Form first(targets[0]);
     for (size_t i = 0; i < targets.size(); ++i) {
-      const Tensor *target = &targets[i], *source = &sources[i];
-      STD_TORCH_CHECK(same_sizes(*target, *source), op, ": tensors must have the shapes of their partners");
-      check_same_dtype_and_device(*target, *source, op, "a partner");
-      STD_TORCH_CHECK(i == 0 || target->device() == targets[0].device(), op, ": tensors must be on one device");
-      dispatch_floating(target->scalar_type(), op, [](auto) {});  // before the first is written
-      if (!is_dense(*target)) {
-        target = &detours_.emplace_back(*target, torch::stable::contiguous(*target)).second;
+      const Form given(targets[i]), source(sources[i]);
+      STD_TORCH_CHECK(same_sizes(given, source), op, ": tensors must have the shapes of their partners");
+      check_same_dtype_and_device(given, source, op, "a partner");
+      STD_TORCH_CHECK(same_device(given, first), op, ": tensors must be on one device");
+      const ScalarType dtype = targets[i].scalar_type();
+      dispatch_floating(dtype, op, [](auto) {});  // before the first is written
+      const bool dense = is_dense(given);
+      if (!dense) detours_.emplace_back(targets[i], torch::stable::contiguous(targets[i]));
+      const Tensor& target = dense ? targets[i] : detours_.back().second;
+      const Form layout = dense ? given : Form(target);
+      const bool alike = same_layout(source, layout);
+      if (!alike) {
+        kept_.push_back(empty_with_strides_of(layout));
+        torch::stable::copy_(kept_.back(), sources[i]);
       }
-      if (!same_layout(*source, *target)) {
-        Tensor& kept = kept_.emplace_back(empty_with_strides_of(*target));
-        torch::stable::copy_(kept, *source);
-        source = &kept;
-      }
-      parameters_.push_back(
-          {target->scalar_type(), target->numel(), 1.0, source->data_ptr(), nullptr, nullptr, target->data_ptr()});
+      const Tensor& partner = alike ? sources[i] : kept_.back();
+      parameters_.push_back({dtype, given.numel(), 1.0, partner.data_ptr(), nullptr, nullptr, target.data_ptr()});
     }
   }
 

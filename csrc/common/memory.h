@@ -48,11 +48,11 @@ using LineVector = std::vector<T, LineAllocator<T>>;
 
 // Whether a result of this size is worth writing past the caches: it would push out everything else and be gone from
 // them before it is read, and a store of a whole line into memory need not read that line first.
-inline bool streams(int64_t bytes) {
+inline bool streams(int64_t bytes, int64_t from = int64_t{8} << 20) {
 #if defined(FASTUNLEARN_AVX512)
-  return has_avx512() && bytes >= int64_t{8} << 20;
+  return has_avx512() && bytes >= from;
 #else
-  return bytes < 0;
+  return bytes < 0 && from < 0;
 #endif
 }
 
@@ -78,11 +78,23 @@ FASTUNLEARN_AVX512_TARGET inline void stream(const void* from, void* to, int64_t
 inline void end_streams() {
   _mm_sfence();
 }
+
+// The same for a few vectors, which may still be in registers. `to` is aligned to 16 bytes.
+template <int bytes>
+__attribute__((always_inline)) inline void stream_aligned(const void* from, void* to) {
+  for (int i = 0; i < bytes / 16; ++i) {
+    _mm_stream_si128(static_cast<__m128i*>(to) + i, _mm_loadu_si128(static_cast<const __m128i*>(from) + i));
+  }
+}
 #else
 inline void stream(const void* from, void* to, int64_t bytes) {
   std::memcpy(to, from, bytes);
 }
 inline void end_streams() {}
+template <int bytes>
+inline void stream_aligned(const void* from, void* to) {
+  std::memcpy(to, from, bytes);
+}
 #endif
 
 }  // namespace fastunlearn

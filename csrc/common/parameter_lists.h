@@ -21,31 +21,26 @@
 namespace fastunlearn {
 
 // Every element has an address of its own and no gap lies between them, whatever the order of the dimensions.
-inline bool is_dense(const Tensor& tensor) {
-  if (tensor.is_contiguous()) return true;
-  const auto sizes = tensor.sizes(), strides = tensor.strides();
-  std::vector<size_t> order(sizes.size());
-  std::iota(order.begin(), order.end(), size_t{0});
-  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return strides[a] < strides[b]; });
+inline bool is_dense(const Form& form) {
+  if (form.numel() == 0) return true;
+  std::vector<int64_t> order(form.dim);
+  std::iota(order.begin(), order.end(), int64_t{0});
+  std::sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return form.strides[a] < form.strides[b]; });
   int64_t expected = 1;
-  for (const size_t d : order) {
-    if (sizes[d] == 1) continue;
-    if (strides[d] != expected) return false;
-    expected *= sizes[d];
+  for (const int64_t d : order) {
+    if (form.sizes[d] == 1) continue;
+    if (form.strides[d] != expected) return false;
+    expected *= form.sizes[d];
   }
   return true;
 }
 
 // Uninitialised, with the strides of `like`. The plain C call costs a third of empty_like through the
 // dispatcher.
-inline Tensor empty_with_strides_of(const Tensor& like) {
-  int32_t dtype = 0, device_type = 0, device_index = 0;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
+inline Tensor empty_with_strides_of(const Form& like) {
   AtenTensorHandle result = nullptr;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(like.dim(), like.sizes().data(), like.strides().data(), dtype,
-                                                  device_type, device_index, &result));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(like.dim, like.sizes, like.strides, like.dtype, like.device_type,
+                                                  like.device_index, &result));
   return Tensor(result);
 }
 
@@ -62,50 +57,46 @@ class ParameterLists {
                     ": tensor_weights must be as many as params");
     parameters_.reserve(n);
     if (with_grad) grads_.reserve(n);
+    const Form first(params[0]);
     for (size_t i = 0; i < n; ++i) {
-      check_alike(op, params[0], params[i], anchors[i], "anchors");
-      if (!fisher.empty()) check_alike(op, params[0], params[i], fisher[i], "fisher");
-      add(params[i], anchors[i], fisher.empty() ? nullptr : &fisher[i],
-          tensor_weights.empty() ? 1.0 : tensor_weights[i], with_grad);
+      const Form param(params[i]);
+      STD_TORCH_CHECK(same_device(param, first), op, ": params must be on one device");
+      const bool dense = is_dense(param);
+      if (!dense) copies_.push_back(torch::stable::contiguous(params[i]));
+      const Tensor layout = dense ? params[i] : copies_.back();
+      const Form form = dense ? param : Form(layout);
+      parameters_.push_back({layout.scalar_type(), param.numel(), tensor_weights.empty() ? 1.0 : tensor_weights[i],
+                             layout.data_ptr(), partner(op, "anchors", anchors[i], param, form),
+                             fisher.empty() ? nullptr : partner(op, "fisher", fisher[i], param, form),
+                             with_grad ? add_grad(params[i], dense, form) : nullptr});
     }
   }
 
   const std::vector<Parameter>& parameters() const { return parameters_; }
 
   // The gradients, once a kernel has filled them; where the layout needed a detour, this ends it.
-  const std::vector<Tensor>& finish_grads() {
+  std::vector<Tensor> take_grads() {
     for (auto& [grad, flat] : detours_) torch::stable::copy_(grad, flat);
-    return grads_;
+    return std::move(grads_);
   }
 
  private:
-  static void check_alike(const char* op, const Tensor& first, const Tensor& param, const Tensor& other,
-                          const char* name) {
-    STD_TORCH_CHECK(same_sizes(param, other), op, ": ", name, " must have the shapes of params");
-    check_same_dtype_and_device(param, other, op, name);
-    STD_TORCH_CHECK(param.device() == first.device(), op, ": params must be on one device");
-  }
-
-  const void* address(const Tensor& tensor, const Tensor& layout) {
-    if (same_layout(tensor, layout)) return tensor.data_ptr();
+  // The address of a tensor that belongs to `param`, in `layout`.
+  const void* partner(const char* op, const char* name, const Tensor& tensor, const Form& param, const Form& layout) {
+    const Form form(tensor);
+    STD_TORCH_CHECK(same_sizes(form, param), op, ": ", name, " must have the shapes of params");
+    check_same_dtype_and_device(form, param, op, name);
+    if (same_layout(form, layout)) return tensor.data_ptr();
     copies_.push_back(empty_with_strides_of(layout));
     torch::stable::copy_(copies_.back(), tensor);
     return copies_.back().data_ptr();
   }
 
-  void add(const Tensor& param, const Tensor& anchor, const Tensor* fisher, double weight, bool with_grad) {
-    const bool dense = is_dense(param);
-    if (!dense) copies_.push_back(torch::stable::contiguous(param));
-    const Tensor layout = dense ? param : copies_.back();
-    void* grad_address = nullptr;
-    if (with_grad) {
-      Tensor flat = with_huge_pages(empty_with_strides_of(layout));
-      grads_.push_back(dense ? flat : torch::stable::empty_like(param));
-      if (!dense) detours_.emplace_back(grads_.back(), flat);
-      grad_address = flat.data_ptr();
-    }
-    parameters_.push_back({param.scalar_type(), param.numel(), weight, layout.data_ptr(), address(anchor, layout),
-                           fisher ? address(*fisher, layout) : nullptr, grad_address});
+  void* add_grad(const Tensor& param, bool dense, const Form& layout) {
+    Tensor flat = with_huge_pages(empty_with_strides_of(layout));
+    grads_.push_back(dense ? flat : torch::stable::empty_like(param));
+    if (!dense) detours_.emplace_back(grads_.back(), flat);
+    return flat.data_ptr();
   }
 
   std::vector<Parameter> parameters_;

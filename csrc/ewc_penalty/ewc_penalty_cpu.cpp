@@ -15,15 +15,15 @@ constexpr const char* op = "ewc_penalty";
 
 Tensor value_cpu(std::vector<Tensor> params, std::vector<Tensor> anchors, std::vector<Tensor> fisher, double weight) {
   const ParameterLists lists(op, params, anchors, fisher, {}, /*with_grad=*/false);
-  const double sum = weighted_square::run_cpu<true, true, false>(op, lists.parameters(), 0.0);
+  const double sum = weighted_square::sum_cpu<true>(op, lists.parameters());
   return weighted_square::scalar_cpu(params, weight * sum);
 }
 
 std::tuple<Tensor, std::vector<Tensor>> value_and_grad_cpu(std::vector<Tensor> params, std::vector<Tensor> anchors,
                                                            std::vector<Tensor> fisher, double weight) {
   ParameterLists lists(op, params, anchors, fisher, {}, /*with_grad=*/true);
-  const double sum = weighted_square::run_cpu<true, true, true>(op, lists.parameters(), 2.0 * weight);
-  return {weighted_square::scalar_cpu(params, weight * sum), lists.finish_grads()};
+  const double sum = weighted_square::gradient_cpu<true, true>(op, lists.parameters(), 2.0 * weight);
+  return {weighted_square::scalar_cpu(params, weight * sum), lists.take_grads()};
 }
 
 template <typename T>

@@ -36,7 +36,7 @@ std::tuple<Tensor, std::vector<Tensor>> value_and_grad_cuda(std::vector<Tensor> 
                                                             std::vector<Tensor> fisher, double weight) {
   ParameterLists lists(op, params, anchors, fisher, {}, /*with_grad=*/true);
   Tensor value = run<true>(params, lists, weight);
-  return {value, lists.finish_grads()};
+  return {value, lists.take_grads()};
 }
 
 void scale_gradients_cuda(std::vector<Tensor> grads, Tensor factor) {

@@ -62,13 +62,20 @@ class Run {
     });
   }
 
+  // The product of the next row waits for its reads while the shift of this one waits for its writes.
   void row_by_row() const {
     parallel_range(rows_, columns_, [&](int64_t first, int64_t last) {
       Result<T, Acc> out(out_, rows_ * columns_);
+      double step = product(first, 0, columns_);
       for (int64_t row = first; row < last; ++row) {
-        double step = product(row, 0, columns_);
         finish_rows(row, 1, &step);
-        write(out, row, 0, columns_, step);
+        double next = 0;
+        for (int64_t i = 0; i < columns_; i += block_columns) {
+          const int64_t stop = std::min(i + block_columns, columns_);
+          write(out, row, i, stop, step);
+          if (row + 1 < last) next += product(row + 1, i, stop);
+        }
+        step = next;
       }
     });
   }

@@ -16,15 +16,16 @@ namespace {
 
 constexpr const char* op = "parameter_repulsion";
 
-using weighted_square::run_cpu;
+using weighted_square::gradient_cpu;
 using weighted_square::scalar_cpu;
+using weighted_square::sum_cpu;
 
 std::tuple<Tensor, Tensor> value_cpu(std::vector<Tensor> params, std::vector<Tensor> anchors,
                                      std::vector<double> tensor_weights, std::string kind, double alpha, double spread,
                                      double weight) {
   const Loss loss = parse_loss(kind, alpha, spread, weight);
   const ParameterLists lists(op, params, anchors, {}, tensor_weights, /*with_grad=*/false);
-  const double distance = spread + run_cpu<false, true, false>(op, lists.parameters(), 0.0);
+  const double distance = spread + sum_cpu<false>(op, lists.parameters());
   return {scalar_cpu(params, loss.value(distance)), scalar_cpu(params, distance)};
 }
 
@@ -36,12 +37,12 @@ std::tuple<Tensor, Tensor, std::vector<Tensor>> value_and_grad_cpu(std::vector<T
   ParameterLists lists(op, params, anchors, {}, tensor_weights, /*with_grad=*/true);
   double distance = spread;
   if (loss.is_linear()) {
-    distance += run_cpu<false, true, true>(op, lists.parameters(), 2.0 * loss.slope(0.0));
+    distance += gradient_cpu<false, true>(op, lists.parameters(), 2.0 * loss.slope(0.0));
   } else {
-    distance += run_cpu<false, true, false>(op, lists.parameters(), 0.0);
-    run_cpu<false, false, true>(op, lists.parameters(), 2.0 * loss.slope(distance));
+    distance += sum_cpu<false>(op, lists.parameters());
+    gradient_cpu<false, false>(op, lists.parameters(), 2.0 * loss.slope(distance));
   }
-  return {scalar_cpu(params, loss.value(distance)), scalar_cpu(params, distance), lists.finish_grads()};
+  return {scalar_cpu(params, loss.value(distance)), scalar_cpu(params, distance), lists.take_grads()};
 }
 
 }  // namespace

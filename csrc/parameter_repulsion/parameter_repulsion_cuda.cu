@@ -52,7 +52,7 @@ std::tuple<Tensor, Tensor, std::vector<Tensor>> value_and_grad_cuda(std::vector<
                                                                     double weight) {
   ParameterLists lists(op, params, anchors, {}, tensor_weights, /*with_grad=*/true);
   const auto [value, distance] = run(params, lists, parse_loss(kind, alpha, spread, weight), true);
-  return {value, distance, lists.finish_grads()};
+  return {value, distance, lists.take_grads()};
 }
 
 }  // namespace

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .. import registry
-from ..lists import check_lists
+from ..lists import as_lists, check_lists
 from . import stored_gradient
 from .reference import ewc_gradient, ewc_penalty_reference, result_dtype
 
@@ -44,10 +44,14 @@ def ewc_penalty(
         Eq. 3 of arXiv 2309.14054, with the square that its text leaves out (Kirkpatrick et al., arXiv 1612.00796,
         Eq. 3).
     """
-    params, anchors, fisher = check_lists("ewc_penalty", params, anchors=anchors, fisher=fisher)
-    if not params:
+    params, anchors, fisher = as_lists("ewc_penalty", params=params, anchors=anchors, fisher=fisher)
+    if not (params or anchors or fisher):
         return torch.zeros(())
     return _ewc_penalty(params, anchors, fisher, float(weight))
+
+
+def _check(params, anchors, fisher, weight):
+    check_lists("ewc_penalty", params, anchors=anchors, fisher=fisher)
 
 
 def _with_grad_reference(params, *others):
@@ -64,11 +68,14 @@ def _fake_with_grad(params, anchors, fisher, weight):
 
 
 _ARGUMENTS = "Tensor[] params, Tensor[] anchors, Tensor[] fisher, float weight"
-_ewc_penalty = registry.define(f"ewc_penalty({_ARGUMENTS}) -> Tensor", reference=ewc_penalty_reference, fake=_fake)
+_ewc_penalty = registry.define(
+    f"ewc_penalty({_ARGUMENTS}) -> Tensor", reference=ewc_penalty_reference, fake=_fake, check=_check
+)
 _ewc_penalty_with_grad = registry.define(
     f"ewc_penalty_with_grad({_ARGUMENTS}) -> (Tensor, Tensor[])",
     reference=_with_grad_reference,
     fake=_fake_with_grad,
+    check=_check,
 )
 stored_gradient.register(stored_gradient.Loss(_ewc_penalty, _ewc_penalty_with_grad, ewc_gradient, constant_lists=2))
 

@@ -31,7 +31,7 @@ class Loss:
 
     def __call__(self, params: list[Tensor], *others: Any) -> Any:
         """Record the loss where a parameter asks for it."""
-        if torch.is_grad_enabled() and any(param.requires_grad for param in params):
+        if torch.is_grad_enabled() and any(getattr(param, "requires_grad", False) for param in params):
             return _StoredGradient.apply(self, others, *params)
         return self.value.below_autograd(params, *others)
 
@@ -59,8 +59,14 @@ class _StoredGradient(torch.autograd.Function):
             with registry.through_triton(ctx.through_triton):
                 if grads is None:
                     *_, grads = ctx.loss.with_grad(*_arguments(ctx))
-                _scale_gradients(grads, grad_value)
+                if not _is_known_to_be_one(grad_value):
+                    _scale_gradients(grads, grad_value)
         return None, None, *grads
+
+
+def _is_known_to_be_one(factor: Tensor) -> bool:
+    """Where to look means to wait for nothing; elsewhere the kernel looks."""
+    return type(factor) is Tensor and factor.is_cpu and factor.item() == 1
 
 
 def _arguments(ctx: Any) -> list[Any]:
@@ -76,6 +82,7 @@ def laid_out_like(params: list[Tensor], grads: list[Tensor]) -> list[Tensor]:
 
 def register(loss: Loss) -> None:
     """Make `loss` the autograd kernel of its op."""
+    loss.value.recorded = loss
     _autograd_kernels.impl(loss.value.name, loss.__call__, "Autograd")
 
 

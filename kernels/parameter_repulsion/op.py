@@ -10,7 +10,7 @@ from torch import Tensor
 from .. import registry
 from ..ewc_penalty import stored_gradient
 from ..ewc_penalty.reference import result_dtype
-from ..lists import check_lists, check_weights
+from ..lists import as_lists, check_lists, check_weights
 from .anchor_mean import AnchorMean
 from .reference import loss, parameter_repulsion_reference, repulsion_gradient
 
@@ -90,9 +90,9 @@ def parameter_repulsion(
         raise ValueError(f"parameter_repulsion: alpha must be positive and finite, got {alpha}")
     if not 0 <= spread < math.inf:
         raise ValueError(f"parameter_repulsion: spread must be non-negative and finite, got {spread}")
-    params, anchors = check_lists("parameter_repulsion", params, anchors=anchors)
+    params, anchors = as_lists("parameter_repulsion", params=params, anchors=anchors)
     weights = check_weights("parameter_repulsion", tensor_weights, len(params))
-    if not params:
+    if not (params or anchors):
         return weight * loss(torch.tensor(float(spread)), kind, alpha)
     value, distance = _parameter_repulsion(params, anchors, weights, kind, float(alpha), float(spread), float(weight))
     if kind == "el2" and not torch.compiler.is_compiling() and type(distance) is Tensor and distance.is_cpu:
@@ -122,9 +122,9 @@ def squared_distance(
     Source:
         Eq. 6 of arXiv 2309.14054.
     """
-    params, anchors = check_lists("squared_distance", params, anchors=anchors)
+    params, anchors = as_lists("squared_distance", params=params, anchors=anchors)
     weights = check_weights("squared_distance", tensor_weights, len(params))
-    if not params:
+    if not (params or anchors):
         return torch.zeros(())
     return _parameter_repulsion(params, anchors, weights, "l2", 0.0, 0.0, 1.0)[0]
 
@@ -169,6 +169,10 @@ def _warn_of_underflow(distance: Tensor, alpha: float) -> None:
         )
 
 
+def _check(params, anchors, tensor_weights, kind, *numbers):
+    check_lists("squared_distance" if kind == "l2" else "parameter_repulsion", params, anchors=anchors)
+
+
 def _fake(params, anchors, tensor_weights, kind, alpha, spread, weight):
     value = params[0].new_empty((), dtype=result_dtype(params))
     return value, torch.empty_like(value)
@@ -187,12 +191,16 @@ _ARGUMENTS = (
     "Tensor[] params, Tensor[] anchors, float[] tensor_weights, str kind, float alpha, float spread, float weight"
 )
 _parameter_repulsion = registry.define(
-    f"parameter_repulsion({_ARGUMENTS}) -> (Tensor, Tensor)", reference=parameter_repulsion_reference, fake=_fake
+    f"parameter_repulsion({_ARGUMENTS}) -> (Tensor, Tensor)",
+    reference=parameter_repulsion_reference,
+    fake=_fake,
+    check=_check,
 )
 _parameter_repulsion_with_grad = registry.define(
     f"parameter_repulsion_with_grad({_ARGUMENTS}) -> (Tensor, Tensor, Tensor[])",
     reference=_with_grad_reference,
     fake=_fake_with_grad,
+    check=_check,
 )
 stored_gradient.register(
     stored_gradient.Loss(_parameter_repulsion, _parameter_repulsion_with_grad, repulsion_gradient, constant_lists=1)
