@@ -26,6 +26,7 @@ FILTERS = {
     "grow": {"f": SEPARABLE.outer(SEPARABLE.flip(0)), "padding": [2, 2, 2, 1], "flip_filter": True},
     "general": {"f": torch.arange(12.0).reshape(3, 4).sin(), "padding": [1, 2, 3, 0]},
     "crop": {"f": SEPARABLE, "padding": [-1, 4, 3, -2]},
+    "long": {"f": torch.arange(7.0).cos(), "padding": 3},  # too long for one pass over a gradient on CUDA
 }
 SHAPES = [(2, 3, 5, 7), (1, 1, 4, 4), (0, 3, 4, 4), (2, 16, 9, 6), (3, 33, 4, 3), (1, 520, 4, 5)]
 
