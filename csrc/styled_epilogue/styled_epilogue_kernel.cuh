@@ -163,7 +163,7 @@ struct Span {
 // memory, is filtered there, downwards in place and then across, and leaves as grad_x. But for the neighbours, y and
 // grad_y are read once.
 template <Activation A, typename S, typename R>
-__global__ void __launch_bounds__(layer_threads, sizeof(R) == sizeof(double) ? 3 : 4)
+__global__ void __launch_bounds__(layer_threads, 4)
     backward_filter_kernel(const S* grad_y, const S* y, S* grad_x, Sums<R>* parts, Patches q, Layer<R> layer) {
   FASTUNLEARN_DYNAMIC_SHARED(R, shared);
   __shared__ Sums<R> totals[layer_threads];

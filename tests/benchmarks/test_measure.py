@@ -41,6 +41,26 @@ def test_another_result_gets_no_time(recorder):
     assert recorder.extra_info == {}
 
 
+def test_ours_is_held_more_tightly_than_peers(recorder):
+    with pytest.raises(AssertionError, match="native: not the reference's result"):
+        compare(recorder, lambda: torch.full((3,), 1.005))
+    contenders = {"reference": lambda: torch.ones(3), "native": lambda: torch.ones(3)}
+    contenders["peer"] = lambda: torch.full((3,), 1.005)
+    measure.compare(recorder, "a case", contenders, 24, lambda: None)
+    halves = {name: lambda: torch.full((3,), 1.0, dtype=torch.bfloat16) for name in ("reference", "native")}
+    halves["native"] = lambda: torch.full((3,), 1.0078125, dtype=torch.bfloat16)
+    measure.compare(recorder, "a case", halves, 24, lambda: None)
+
+
+def test_masks_are_compared(recorder):
+    measure.compare(
+        recorder, "a case", {n: lambda: torch.ones(3) > 0 for n in ("reference", "native")}, 9, lambda: None
+    )
+    masks = {"reference": lambda: torch.ones(3) > 0, "native": lambda: torch.ones(3) > 1}
+    with pytest.raises(AssertionError, match="native: not the reference's result"):
+        measure.compare(recorder, "a case", masks, 9, lambda: None)
+
+
 def test_nothing_stands_for_zeros_alone(recorder):
     with pytest.raises(AssertionError, match="native: not the reference's result"):
         compare(recorder, lambda: None)
