@@ -120,19 +120,17 @@ def _iterate(a: Tensor) -> Tensor | None:
     norm = torch.linalg.matrix_norm(a / largest, keepdim=True) * largest
     if not ((norm > 0) & (norm < torch.inf)).all():
         return None
-    wide = a.double()
-    identity = torch.eye(a.shape[-1], dtype=wide.dtype, device=a.device)
-    scaled = wide / norm
-    y, z, before = scaled, identity.expand_as(wide), torch.inf
+    scaled = (a / norm).contiguous()
+    y, z, before = scaled, None, torch.inf
     for _ in range(MAX_ITERATIONS):
-        step = z @ y
+        step = scaled.clone() if z is None else z @ y  # Z is I at first
         error = _newton_schulz(step).max().sqrt().item()
         stands_still = error < 1e-3 and error > 0.1 * before
         if stands_still or math.isnan(error):
             break
-        y, z, before = y @ step, step @ z, error
+        y, z, before = y @ step, step if z is None else step @ z, error
     residual = torch.linalg.matrix_norm(y @ y - scaled).max().item()
-    if not residual <= 10 * a.shape[-1] * torch.finfo(wide.dtype).eps:
+    if not residual <= 10 * a.shape[-1] * torch.finfo(scaled.dtype).eps:
         return None
     y = y * norm.sqrt()
     return ((y + y.mT) / 2).to(a.dtype)
