@@ -128,7 +128,9 @@ def compare(
 
 
 def _agree(contenders: dict[str, Callable]) -> None:
-    """Every contender does the same work: ours within 0.1%, peers and half precision within 1%. It warms them up."""
+    """Every contender does the same work: within 1%, and ours, but in half precision, every element within 0.1% of the
+    largest. It warms them up.
+    """
     results = {name: tree_leaves(function()) for name, function in contenders.items()}
     expected = results["reference"]
     if all(result is None for result in expected):
@@ -139,10 +141,15 @@ def _agree(contenders: dict[str, Callable]) -> None:
             got, exact = (torch.zeros(()) if x is None else x for x in (got, exact))
             if not exact.is_floating_point():
                 got, exact = got.double(), exact.double()
-            tolerance = 1e-3 if name == "native" and torch.finfo(exact.dtype).bits >= 32 else 1e-2
-            error = torch.linalg.vector_norm(got - exact, dtype=torch.float64)
-            norm = torch.linalg.vector_norm(exact, dtype=torch.float64)
-            assert error <= tolerance * norm, f"{name}: not the reference's result"
+            near = torch.dist(got, exact) <= 0.01 * exact.norm()
+            if name == "native" and torch.finfo(exact.dtype).bits >= 32 and exact.numel():
+                near &= torch.dist(got, exact, torch.inf) <= 1e-3 * torch.linalg.vector_norm(exact, torch.inf)
+            assert near, f"{name}: not the reference's result"
+
+
+def first_image(*batches: Tensor) -> list[Tensor]:
+    """What is enough for a check in float64, which takes long; results of the whole size are compared anyway."""
+    return [batch.detach()[:1].requires_grad_(batch.requires_grad) for batch in batches]
 
 
 def _to_the_end(function: Callable, device: str) -> Callable:
