@@ -74,6 +74,26 @@ def test_long_cases_are_called_as_often_as_asked(recorder):
     assert len(calls) == 2 * allocators + 1  # and pytest-benchmark
 
 
+def test_a_case_that_is_called_once_is_kept_as_it_is_timed(recorder):
+    calls = []
+    row, *others = compare(recorder, lambda: calls.append(0), rounds=1)
+    assert len(calls) == 1 + len(others)
+    assert row.seconds["native"] > 0
+
+
+@pytest.mark.parametrize(("seconds", "calls"), [(1e-5, 1 + 1 + 15 * 100), (1e-3, 1 + 10), (1.0, 1 + measure.LEAST)])
+def test_short_calls_are_repeated_and_long_ones_are_few(monkeypatch, seconds, calls):
+    """One to warm up; then rounds of as many calls as a millisecond holds."""
+    clock = [0.0]
+
+    def call():
+        clock.append(clock[-1] + seconds)
+
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: clock[-1])
+    assert measure.medians({"a call": call})["a call"] == pytest.approx(seconds)
+    assert len(clock) - 1 == pytest.approx(calls, abs=30 if seconds < 1e-3 else 1)
+
+
 def test_double_backward_is_the_gradient_of_the_gradient():
     x = torch.randn(5, requires_grad=True)
     grads = measure.double_backward(torch.sin, [x])()
