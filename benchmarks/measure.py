@@ -27,7 +27,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 ROUNDS = {"cpu": 15, "cuda": 50}
-SECONDS, LEAST = 0.8, 5  # a case that takes longer than this under one allocator gets fewer rounds, at least these
+SECONDS, LEAST = 0.6, 5  # a case that takes longer than this under one allocator gets fewer rounds, at least these
 
 
 def full(cases: Iterable) -> list:
