@@ -1,8 +1,14 @@
-"""matrix_sqrt against autograd through the eigenvectors, and against SciPy's general square root."""
+"""matrix_sqrt against autograd through the eigenvectors, and against SciPy's general square root; and a step of its
+iteration, which a GPU takes.
+"""
+
+import functools
 
 import pytest
 import torch
 from fastunlearn.kernels.matrix_sqrt import IMPLEMENTATIONS
+from fastunlearn.kernels.matrix_sqrt.op import _newton_schulz
+from fastunlearn.kernels.matrix_sqrt.reference import newton_schulz_reference
 from harness import assert_matches
 from measure import WORK, compare
 
@@ -44,3 +50,37 @@ def test_beside_scipy(benchmark, contenders, device):
         return torch.from_numpy(linalg.sqrtm(a.numpy()))
 
     run(benchmark, {**contenders(REFERENCE, NATIVE), "scipy": scipy}, device, (256, 256), "fwd")
+
+
+def by_baddbmm(z, y):
+    """The step by the product's own alpha and beta, which the residual then needs another pass for."""
+    identity = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
+    step = torch.baddbmm(identity, z, y, beta=1.5, alpha=-0.5)
+    return step, 4 * (step - identity).square().sum((-2, -1))
+
+
+def by(finish, z, y):
+    product = z @ y
+    squares = finish(product)
+    return product, squares
+
+
+@pytest.mark.parametrize("shape", [(64, 64, 64), (2, 512, 512), (16, 1024, 1024)], ids=str)
+def test_step(benchmark, device, shape):
+    """T = I + (I − Z·Y)/2 and ‖I − Z·Y‖², in float64 as the iteration computes them."""
+    if device == "cpu" and shape[0] * shape[1] > 8192:
+        pytest.skip("a GPU's size")
+    torch.manual_seed(0)
+    z, y = (torch.randn(2, *shape, dtype=torch.float64) / shape[-1]).to(device)
+    cases = {
+        "reference": functools.partial(by, newton_schulz_reference, z, y),
+        "native": functools.partial(by, _newton_schulz, z, y),
+        "baddbmm": functools.partial(by_baddbmm, z, y),
+    }
+
+    def check():
+        for got, expected in zip(cases["native"](), cases["reference"](), strict=True):
+            torch.testing.assert_close(got, expected)
+
+    flops = 2 * z.numel() * shape[-1]
+    compare(benchmark, f"matrix_sqrt step {shape}", cases, 3 * z.nbytes, check, device, flops=flops)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from fastunlearn.kernels.ms_ssim import IMPLEMENTATIONS, SSIM_IMPLEMENTATIONS
 from harness import assert_matches
-from measure import compare, forward_backward
+from measure import compare, first_image, forward_backward, full
 
 OPS = {"ms_ssim": IMPLEMENTATIONS, "ssim": SSIM_IMPLEMENTATIONS}
 SHAPES = [(8, 3, 256, 256), (1, 3, 1024, 1024)]
@@ -56,11 +56,11 @@ def functions_of(contenders, op, packages=PACKAGES):
 
 
 def check(op, images):
-    assert_matches(OPS[op]["cpu"], OPS[op]["reference"], *images, data_range=1.0, order=1, terms=TERMS)
+    assert_matches(OPS[op]["cpu"], OPS[op]["reference"], *first_image(*images), data_range=1.0, order=1, terms=TERMS)
 
 
 @pytest.mark.parametrize("op", OPS)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("shape", [SHAPES[0], *full(SHAPES[1:])], ids=str)
 def test_forward_backward(benchmark, contenders, device, op, shape):
     images = make(device, shape)
     cases = {name: forward_backward(function, images) for name, function in functions_of(contenders, op).items()}
@@ -79,7 +79,7 @@ def test_gradient_in_one_image(benchmark, contenders, device):
     compare(benchmark, f"ms_ssim fwd+bwd in X {SHAPES[0]}", cases, moved, lambda: check("ms_ssim", (X, Y)), device)
 
 
-@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("op", ["ms_ssim", *full(["ssim"])])
 def test_forward(benchmark, contenders, device, op):
     images = make(device, SHAPES[0])
     X, Y = (image.detach() for image in images)

@@ -88,7 +88,7 @@ def steps(results: Path, scratch: Path, site: Path) -> list[Step]:
         check = ["env", "PYTORCH_NO_CUDA_MEMORY_CACHING=1", *check]
         found.append(Step("compute-sanitizer", check, 0.2, site))
     if importlib.util.find_spec("pytest_benchmark"):
-        bench = [*pytest, str(ROOT / "benchmarks"), "-s", "--benchmark-quiet"]
+        bench = [*pytest, str(ROOT / "benchmarks"), "-s", "--full", "--benchmark-quiet"]
         if not all(importlib.util.find_spec(name) for name in TRAINING):
             bench += ["--ignore", str(ROOT / "benchmarks" / "bench_steps.py")]
         stored = [str(scratch / name) for name in STORED]

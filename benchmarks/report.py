@@ -103,22 +103,35 @@ def markdown(rows: list[dict]) -> str:
 
 
 def scaling(info: dict, device: str) -> list[dict]:
-    """What `bench_threads.py` measured: milliseconds by number of threads."""
+    """What `bench_threads.py` measured: milliseconds by number of threads, of a case and of what shows the machine."""
+
+    def milliseconds(seconds):
+        return {threads: round(1e3 * s, 5) for threads, s in seconds.items()}
+
     extras = [benchmark["extra_info"] for benchmark in info["benchmarks"]]
     return [
-        {"case": extra["case"], "ms": {threads: round(1e3 * s, 5) for threads, s in extra["threads"].items()}}
+        {
+            "case": extra["case"],
+            "ms": milliseconds(extra["threads"]),
+            "controls": {name: milliseconds(seconds) for name, seconds in extra["controls"].items()},
+            "waiting": extra["waiting"],
+        }
         for extra in extras
         if extra.get("device") == device and "threads" in extra
     ]
 
 
 def scaling_markdown(rows: list[dict]) -> str:
-    """The same as a table."""
-    lines = ["| case | 1 thread, ms | 2 threads, ms | times faster |", "|---|---|---|---|"]
+    """The same as a table; beside each case, how many times faster the controls were in the same turns."""
+    controls = list(rows[0]["controls"])
+    head = ["case", "1 thread, ms", "2 threads, ms", "times faster", *(f"… {name}" for name in controls)]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for row in rows:
         one, two = row["ms"].values()
-        lines.append(f"| {row['case']} | {one:.3f} | {two:.3f} | {one / two:.2f} |")
-    return "\n".join(lines) + "\n"
+        ratios = (one / two for one, two in (row["controls"][name].values() for name in controls))
+        cells = [row["case"], f"{one:.3f}", f"{two:.3f}", f"{one / two:.2f}", *(f"{ratio:.2f}" for ratio in ratios)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + f"\n\nOMP_WAIT_POLICY: {rows[0]['waiting']}\n"
 
 
 def chart(rows: list[dict], about: dict[str, str], path: Path) -> None:

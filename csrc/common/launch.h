@@ -26,6 +26,13 @@
 #define FASTUNLEARN_NO_DEPENDENCE
 #endif
 
+// Before a loop in a kernel whose arrays shall stay in registers.
+#if defined(__CUDACC__)
+#define FASTUNLEARN_UNROLL _Pragma("unroll")
+#else
+#define FASTUNLEARN_UNROLL
+#endif
+
 namespace fastunlearn {
 
 // Calls body(begin, end) over [0, n), in parallel once there is enough to do: `cost` is the number of elements that

@@ -102,6 +102,32 @@ __device__ bool factor(const T* taps, T* column, T* row, int h, int w) {
   return !__syncthreads_or(misses);
 }
 
+// A filter in shared memory, from `begin` to `end`: as column · row if it is separable, else `all` of it. All threads
+// of a block of block_threads make one together.
+template <typename T>
+struct Taps {
+  T *column, *row, *all, *end;
+  bool separable;
+
+  __device__ Taps(const Filter& filter, T* begin)
+      : column(begin),
+        row(column + filter.h),
+        all(row + filter.w),
+        end(filter.one_dimensional ? all : all + filter.h * filter.w),
+        separable(true) {
+    if (filter.one_dimensional) {
+      for (int i = threadIdx.x; i < filter.w; i += block_threads) column[i] = row[i] = filter.tap<T>(0, i);
+      __syncthreads();
+    } else {
+      for (int i = threadIdx.x; i < filter.h * filter.w; i += block_threads) {
+        all[i] = filter.tap<T>(i / filter.w, i % filter.w);
+      }
+      __syncthreads();
+      separable = factor(all, column, row, filter.h, filter.w);
+    }
+  }
+};
+
 // What becomes of a result before it is stored; this one is upfirdn2d's own.
 struct Unchanged {
   template <typename T>
@@ -116,22 +142,9 @@ __global__ void __launch_bounds__(block_threads) upfirdn2d_kernel(const S* x, S*
   FASTUNLEARN_DYNAMIC_SHARED(T, shared);
   const Filter& filter = p.filter;
   const Tiling& tiles = p.tiles;
-  T* const column = shared;
-  T* const row = column + filter.h;
-  T* const taps = row + filter.w;
-  T* const middle = filter.one_dimensional ? taps : taps + filter.h * filter.w;
-
-  bool separable = true;
-  if (filter.one_dimensional) {
-    for (int i = threadIdx.x; i < filter.w; i += block_threads) column[i] = row[i] = filter.tap<T>(0, i);
-    __syncthreads();
-  } else {
-    for (int i = threadIdx.x; i < filter.h * filter.w; i += block_threads) {
-      taps[i] = filter.tap<T>(i / filter.w, i % filter.w);
-    }
-    __syncthreads();
-    separable = factor(taps, column, row, filter.h, filter.w);
-  }
+  const Taps<T> taps(filter, shared);
+  const bool separable = taps.separable;
+  T* const middle = taps.end;
 
   const T gain = static_cast<T>(filter.gain);
   const int in_tile = tiles.rows * tiles.columns * tiles.channels,
@@ -158,7 +171,8 @@ __global__ void __launch_bounds__(block_threads) upfirdn2d_kernel(const S* x, S*
           for (int k = 0; k < near.count; ++k) {
             const int64_t line = top.source + near.source + k;
             if (line < 0 || line >= p.vertical.in) continue;
-            sum += column[near.first_tap + k * static_cast<int>(p.vertical.up)] * static_cast<T>(here[line * p.x.row]);
+            sum += taps.column[near.first_tap + k * static_cast<int>(p.vertical.up)] *
+                   static_cast<T>(here[line * p.x.row]);
           }
         }
         middle[i] = sum;
@@ -178,14 +192,14 @@ __global__ void __launch_bounds__(block_threads) upfirdn2d_kernel(const S* x, S*
         const T* const here =
             middle + (tiles.channels_fastest ? (at.row * tiles.samples + across.source) * tiles.channels + at.channel
                                              : (at.channel * tiles.rows + at.row) * tiles.samples + across.source);
-        for (int k = 0; k < across.count; ++k) sum += row[across.first_tap + k * up_x] * here[k * step];
+        for (int k = 0; k < across.count; ++k) sum += taps.row[across.first_tap + k * up_x] * here[k * step];
       } else {
         const Near along(p.vertical, static_cast<int>(top.first_tap), at.row);
         const S* const here = from + at.channel * p.x.channel;
         for (int m = 0; m < along.count; ++m) {
           const int64_t line = top.source + along.source + m;
           if (line < 0 || line >= p.vertical.in) continue;
-          const T* const weights = taps + (along.first_tap + m * up_y) * filter.w;
+          const T* const weights = taps.all + (along.first_tap + m * up_y) * filter.w;
           for (int k = 0; k < across.count; ++k) {
             const int64_t sample = left.source + across.source + k;
             if (sample < 0 || sample >= p.horizontal.in) continue;

@@ -16,6 +16,24 @@ Image strides(const Tensor& t) {
   return {t.stride(0), t.stride(1), t.stride(2), t.stride(3)};
 }
 
+Filter filter_of(const Arguments& a) {
+  const bool one_dimensional = a.f.dim() == 1;
+  return {a.f.const_data_ptr(),
+          one_dimensional ? 0 : a.f.stride(0),
+          a.f.stride(a.f.dim() - 1),
+          static_cast<int>(a.vertical.taps),
+          static_cast<int>(a.horizontal.taps),
+          one_dimensional,
+          a.f.scalar_type() == ScalarType::Double,
+          a.flip_filter,
+          a.gain};
+}
+
+// That its Taps take of shared memory.
+int64_t elements_of(const Filter& filter) {
+  return filter.h + filter.w + (filter.one_dimensional ? 0 : int64_t{filter.h} * filter.w);
+}
+
 // The samples of a row that `columns` neighbouring outputs meet, at most.
 int64_t samples_for(const Axis& axis, int64_t columns) {
   return (columns * axis.down + axis.taps - 1) / axis.up + 1;
@@ -47,18 +65,9 @@ Tiling tile(const Arguments& a, int64_t bytes_per_element, int64_t filter_elemen
 template <typename S, typename Finish>
 void launch_filter(const CudaLauncher& launch, const Arguments& a, const Finish& finish) {
   using T = accumulate_t<S>;
-  const Tensor &x = a.x, &f = a.f;
-  const bool one_dimensional = f.dim() == 1;
-  const Filter filter{f.const_data_ptr(),
-                      one_dimensional ? 0 : f.stride(0),
-                      f.stride(f.dim() - 1),
-                      static_cast<int>(a.vertical.taps),
-                      static_cast<int>(a.horizontal.taps),
-                      one_dimensional,
-                      f.scalar_type() == ScalarType::Double,
-                      a.flip_filter,
-                      a.gain};
-  const int64_t filter_elements = filter.h + filter.w + (one_dimensional ? 0 : a.vertical.taps * a.horizontal.taps);
+  const Tensor& x = a.x;
+  const Filter filter = filter_of(a);
+  const int64_t filter_elements = elements_of(filter);
   const Tiling tiles = tile(a, sizeof(T), filter_elements);
   const Problem problem{a.vertical, a.horizontal, x.size(0), x.size(1), strides(x), strides(a.y), filter, tiles};
   const int64_t elements = filter_elements + int64_t{tiles.rows} * tiles.samples * tiles.channels;

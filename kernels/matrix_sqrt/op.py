@@ -6,7 +6,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from .reference import matrix_sqrt_reference
+from .. import registry
+from .reference import matrix_sqrt_reference, newton_schulz_reference
 
 MAX_ITERATIONS = 60
 
@@ -111,7 +112,7 @@ def _decompose(a: Tensor) -> Tensor:
 def _iterate(a: Tensor) -> Tensor | None:
     """Coupled Newton-Schulz in float64, Y → A^½ and Z → A^-½; None unless every matrix arrives.
 
-    With T = (3·I − Z·Y)/2, Y ← Y·T and Z ← T·Z. A is scaled by its Frobenius norm, and so the iteration converges for
+    With T = I + (I − Z·Y)/2, Y ← Y·T and Z ← T·Z. A is scaled by its Frobenius norm, and so the iteration converges for
     every A > 0: slowly at first, the more so the worse A's condition, and then squaring its error. It is over when
     rounding keeps Z·Y from coming nearer to I, and has arrived if then Y·Y is A.
     """
@@ -119,23 +120,34 @@ def _iterate(a: Tensor) -> Tensor | None:
     norm = torch.linalg.matrix_norm(a / largest, keepdim=True) * largest
     if not ((norm > 0) & (norm < torch.inf)).all():
         return None
-    wide = a.double()
-    identity = torch.eye(a.shape[-1], dtype=wide.dtype, device=a.device)
-    scaled = wide / norm
-    y, z, before = scaled, identity.expand_as(wide), torch.inf
+    scaled = (a / norm).contiguous()
+    y, z, before = scaled, None, torch.inf
     for _ in range(MAX_ITERATIONS):
-        off = identity - z @ y
-        error = torch.linalg.matrix_norm(off).max().item()
+        step = scaled.clone() if z is None else z @ y  # Z is I at first
+        error = _newton_schulz(step).max().sqrt().item()
         stands_still = error < 1e-3 and error > 0.1 * before
         if stands_still or math.isnan(error):
             break
-        step, before = identity + off / 2, error
-        y, z = y @ step, step @ z
+        y, z, before = y @ step, step if z is None else step @ z, error
     residual = torch.linalg.matrix_norm(y @ y - scaled).max().item()
-    if not residual <= 10 * a.shape[-1] * torch.finfo(wide.dtype).eps:
+    if not residual <= 10 * a.shape[-1] * torch.finfo(scaled.dtype).eps:
         return None
     y = y * norm.sqrt()
     return ((y + y.mT) / 2).to(a.dtype)
 
 
-IMPLEMENTATIONS = {"reference": matrix_sqrt_reference, "cpu": matrix_sqrt, "cuda": matrix_sqrt}
+def _check(product):
+    if product.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"newton_schulz_: product must be float32 or float64, got {product.dtype}")
+    if product.ndim < 2 or product.shape[-1] != product.shape[-2] or not product.is_contiguous():
+        raise ValueError(f"newton_schulz_: product must be [..., d, d] and contiguous, got {tuple(product.shape)}")
+
+
+_newton_schulz = registry.define(
+    "newton_schulz_(Tensor(a!) product) -> Tensor",
+    reference=newton_schulz_reference,
+    fake=lambda product: product.new_empty(product.shape[:-2], dtype=torch.float64),
+    check=_check,
+)
+
+IMPLEMENTATIONS = registry.implementations(matrix_sqrt, matrix_sqrt_reference, _newton_schulz)

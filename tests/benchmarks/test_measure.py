@@ -41,6 +41,26 @@ def test_another_result_gets_no_time(recorder):
     assert recorder.extra_info == {}
 
 
+def test_ours_is_held_more_tightly_than_peers(recorder):
+    with pytest.raises(AssertionError, match="native: not the reference's result"):
+        compare(recorder, lambda: torch.full((3,), 1.005))
+    contenders = {"reference": lambda: torch.ones(3), "native": lambda: torch.ones(3)}
+    contenders["peer"] = lambda: torch.full((3,), 1.005)
+    measure.compare(recorder, "a case", contenders, 24, lambda: None)
+    halves = {name: lambda: torch.full((3,), 1.0, dtype=torch.bfloat16) for name in ("reference", "native")}
+    halves["native"] = lambda: torch.full((3,), 1.0078125, dtype=torch.bfloat16)
+    measure.compare(recorder, "a case", halves, 24, lambda: None)
+
+
+def test_masks_are_compared(recorder):
+    measure.compare(
+        recorder, "a case", {n: lambda: torch.ones(3) > 0 for n in ("reference", "native")}, 9, lambda: None
+    )
+    masks = {"reference": lambda: torch.ones(3) > 0, "native": lambda: torch.ones(3) > 1}
+    with pytest.raises(AssertionError, match="native: not the reference's result"):
+        measure.compare(recorder, "a case", masks, 9, lambda: None)
+
+
 def test_nothing_stands_for_zeros_alone(recorder):
     with pytest.raises(AssertionError, match="native: not the reference's result"):
         compare(recorder, lambda: None)
@@ -52,6 +72,26 @@ def test_long_cases_are_called_as_often_as_asked(recorder):
     with measure.warm_pages() as possible:
         allocators = 1 + possible
     assert len(calls) == 2 * allocators + 1  # and pytest-benchmark
+
+
+def test_a_case_that_is_called_once_is_kept_as_it_is_timed(recorder):
+    calls = []
+    row, *others = compare(recorder, lambda: calls.append(0), rounds=1)
+    assert len(calls) == 1 + len(others)
+    assert row.seconds["native"] > 0
+
+
+@pytest.mark.parametrize(("seconds", "calls"), [(1e-5, 1 + 1 + 15 * 100), (1e-3, 1 + 10), (1.0, 1 + measure.LEAST)])
+def test_short_calls_are_repeated_and_long_ones_are_few(monkeypatch, seconds, calls):
+    """One to warm up; then rounds of as many calls as a millisecond holds."""
+    clock = [0.0]
+
+    def call():
+        clock.append(clock[-1] + seconds)
+
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: clock[-1])
+    assert measure.medians({"a call": call})["a call"] == pytest.approx(seconds)
+    assert len(clock) - 1 == pytest.approx(calls, abs=30 if seconds < 1e-3 else 1)
 
 
 def test_double_backward_is_the_gradient_of_the_gradient():

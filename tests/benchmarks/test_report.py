@@ -27,6 +27,7 @@ def stored(tmp_path):
     headline = report.HEADLINES[0][0]
     step = case("a step", flops=2e9, moved=0, default_pages=0.001)
     step["extra_info"]["peak_bytes"] = {"reference": 3e6, "native": 1e6}
+    two_threads = {"case": "a kernel", "device": "cpu", "threads": {"1": 0.002, "2": 0.001}}
     info = {
         "machine_info": {"node": "a-host-name", "cpu": {"brand_raw": "Some CPU", "family": 6}},
         "datetime": "2026-01-02T03:04:05",
@@ -36,7 +37,7 @@ def stored(tmp_path):
             case("on a card", device="cuda", device_memory=0.001),
             {"extra_info": {}},
             step,
-            {"extra_info": {"case": "a kernel", "device": "cpu", "threads": {"1": 0.002, "2": 0.001}}},
+            {"extra_info": {**two_threads, "controls": {"copy": {"1": 0.003, "2": 0.002}}, "waiting": "active"}},
         ],
         "limits": {"cpu": {"copy": 1.5e9}, "cuda": {"copy": 4e12}},
     }
@@ -54,7 +55,14 @@ def test_table_chart_and_what_is_kept(stored, tmp_path, monkeypatch, capsys):
     assert "a-host-name" not in kept.read_text()
     results = json.loads(kept.read_text())
     assert results["limits"] == {"copy": 1_500_000_000}
-    assert results["two_threads"] == [{"case": "a kernel", "ms": {"1": 2.0, "2": 1.0}}]
+    assert results["two_threads"] == [
+        {
+            "case": "a kernel",
+            "ms": {"1": 2.0, "2": 1.0},
+            "controls": {"copy": {"1": 3.0, "2": 2.0}},
+            "waiting": "active",
+        }
+    ]
     rows = results["rows"]
     assert rows[-1]["gigaflop"] == 2.0
     assert [(row["pages"], row["ms"]["native"]) for row in rows] == [
@@ -67,7 +75,9 @@ def test_table_chart_and_what_is_kept(stored, tmp_path, monkeypatch, capsys):
     assert "| another | plain allocator | 4.000 | 1.0 | 8.0 | 50% |" in table
     assert "| a step | plain allocator | 1.000 | 4.0 |  |  |" in table
     assert "a step, memory at its peak: reference 3 MB, native 1 MB" in table
-    assert "| a kernel | 2.000 | 1.000 | 2.00 |" in table
+    assert "| case | 1 thread, ms | 2 threads, ms | times faster | … copy |" in table
+    assert "| a kernel | 2.000 | 1.000 | 2.00 | 1.50 |" in table
+    assert "OMP_WAIT_POLICY: active" in table
     assert "on a card" not in table
     with Image.open(chart) as picture:
         assert picture.width > 1000

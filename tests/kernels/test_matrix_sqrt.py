@@ -1,9 +1,13 @@
 """matrix_sqrt: S·S = A for symmetric positive semi-definite A."""
 
+import functools
+
 import pytest
 import torch
 from fastunlearn.kernels.matrix_sqrt import IMPLEMENTATIONS, matrix_sqrt
-from harness import gradients_agree
+from fastunlearn.kernels.matrix_sqrt import op as contract
+from fastunlearn.kernels.matrix_sqrt.reference import newton_schulz_reference
+from harness import Margins, assert_deterministic, assert_matches, assert_within, gradients_agree
 
 METHODS = ["eigh", "iteration"]
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -49,6 +53,78 @@ def test_the_iteration_takes_a_condition_of_a_million():
     a = matrix(20, torch.logspace(-6, 0, 20))
     root = matrix_sqrt(a, "iteration")
     torch.testing.assert_close(root, matrix_sqrt(a, "eigh"), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("d", [1, 2, 17, 64, 65, 130])
+def test_the_iteration_of_each_implementation(implementation, d):
+    iterate = functools.partial(implementation, method="iteration")
+    assert_matches(iterate, IMPLEMENTATIONS["reference"], matrix(d, batch=(2,)), order=0, terms=d * d)
+
+
+def near_identity(d, batch, dtype, device="cpu"):
+    """Products as the iteration makes them on its way to I."""
+    noise = torch.randn(*batch, d, d, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return (torch.eye(d, dtype=torch.float64) + noise / 4).to(dtype).to(device)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    ("d", "batch"), [(1, ()), (2, (3,)), (17, (2, 2)), (64, (2,)), (65, (3,)), (130, ()), (3, (0,)), (0, (2,))]
+)
+def test_one_pass_between_two_products(implementation, request, d, batch, dtype):
+    """More than 64 to a side is more than one program's share."""
+    on_card = request.node.callspec.params["implementation"] in ("cuda", "triton-cuda")
+    eager, exact = near_identity(d, batch, dtype), near_identity(d, batch, dtype).double()
+    got = near_identity(d, batch, dtype, "cuda" if on_card else "cpu")
+    squares = [step(p) for step, p in ((newton_schulz_reference, p) for p in (eager, exact))]
+    assert_within("squares", contract._newton_schulz(got).cpu(), squares[1], squares[0], terms=d * d)
+    assert_within("step", got.cpu(), exact, eager)
+
+
+def test_a_product_that_has_arrived_has_no_residual(implementation):
+    """1 − p next to 1 is exact: squares of p and of 1 would cancel."""
+    product = torch.eye(70, dtype=torch.float64)
+    product[3, 3] = 1 - 2**-40
+    assert contract._newton_schulz(product).item() == 2.0**-80
+    assert product[3, 3] == 1 + 2**-41
+
+
+def test_reads_and_writes_stay_inside(implementation):
+    for d in (5, 65):
+        margins = Margins()
+        product = margins.around(near_identity(d, (3,), torch.float32))
+        before = product.clone()
+        assert contract._newton_schulz(product).isfinite().all()
+        assert product.isfinite().all()
+        product.copy_(before)
+        margins.check()
+
+
+def test_the_step_is_deterministic(implementation):
+    def step(product):
+        product = product.clone()
+        return contract._newton_schulz(product), product
+
+    assert_deterministic(step, near_identity(300, (4,), torch.float64), order=0)
+
+
+def test_opcheck():
+    torch.library.opcheck(torch.ops.fastunlearn.newton_schulz_.default, (near_identity(5, (2,), torch.float32),))
+
+
+@pytest.mark.parametrize(
+    ("product", "error", "message"),
+    [
+        (torch.zeros(2, 3), ValueError, r"product must be \[\.\.\., d, d\] and contiguous, got \(2, 3\)"),
+        (torch.zeros(4, 4).t()[:2, ::2], ValueError, r"product must be \[\.\.\., d, d\] and contiguous"),
+        (torch.eye(2).half(), TypeError, r"product must be float32 or float64, got torch\.float16"),
+    ],
+)
+def test_products_that_the_step_refuses(product, error, message):
+    with pytest.raises(RuntimeError, match="newton_schulz_: product must be "):  # the kernel, which a user cannot call
+        torch.ops.fastunlearn.newton_schulz_(product)
+    with pytest.raises(error, match=f"^newton_schulz_: {message}"):
+        contract._newton_schulz(product)
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -26,6 +26,8 @@ FILTERS = {
     "grow": {"f": SEPARABLE.outer(SEPARABLE.flip(0)), "padding": [2, 2, 2, 1], "flip_filter": True},
     "general": {"f": torch.arange(12.0).reshape(3, 4).sin(), "padding": [1, 2, 3, 0]},
     "crop": {"f": SEPARABLE, "padding": [-1, 4, 3, -2]},
+    "longest in one pass on CUDA": {"f": torch.arange(6.0).cos(), "padding": [3, 2, 1, 4]},
+    "longer": {"f": torch.arange(7.0).cos(), "padding": 3},
 }
 SHAPES = [(2, 3, 5, 7), (1, 1, 4, 4), (0, 3, 4, 4), (2, 16, 9, 6), (3, 33, 4, 3), (1, 520, 4, 5)]
 
@@ -121,7 +123,8 @@ def test_numerical_gradients(implementation, filter_name):
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_images_of_many_blocks(implementation, layout):
-    for shape, filter_name in (((1, 2, 33, 150), "grow"), ((1, 32, 17, 21), "up"), ((1, 3, 40, 90), "no filter")):
+    shapes = {(1, 2, 33, 150): "grow", (1, 32, 17, 21): "up", (1, 3, 40, 90): "no filter", (1, 2, 103, 131): "crop"}
+    for shape, filter_name in shapes.items():
         tensors = first_order_from_y(make(shape, filter_name, layout=layout))
         assert_matches(implementation, REFERENCE, *tensors, order=1, terms=terms(shape), **FILTERS[filter_name])
 

@@ -16,6 +16,7 @@ from fastunlearn.kernels import registry
 from fastunlearn.kernels.bias_act import IMPLEMENTATIONS as BIAS_ACT
 from fastunlearn.kernels.ewc_penalty import IMPLEMENTATIONS as EWC_PENALTY
 from fastunlearn.kernels.latent_projection import IMPLEMENTATIONS as LATENT_PROJECTION
+from fastunlearn.kernels.matrix_sqrt import op as matrix_sqrt
 from fastunlearn.kernels.parameter_repulsion import IMPLEMENTATIONS as PARAMETER_REPULSION
 from harness import DTYPES, assert_matches
 from interpreted import INTERPRETABLE, NEEDED, interpreted_modules, interpreted_ops, interpreting
@@ -120,6 +121,15 @@ def run_latent_projection():
     assert_matches(LATENT_PROJECTION["cpu"], LATENT_PROJECTION["reference"], z, target.detach(), 0.3, order=1, terms=70)
 
 
+def run_newton_schulz():
+    def step(function):
+        return lambda product: (lambda changed: (function(changed), changed))(product.clone())
+
+    (product,) = tensors((2, 65, 65))
+    steps = step(matrix_sqrt._newton_schulz), step(matrix_sqrt.newton_schulz_reference)
+    assert_matches(*steps, product.detach(), order=0, terms=65**2)
+
+
 BUGS = {
     "slope": (run_bias_act, "bias_act.triton_kernel", "_slope", lambda f: lambda *a: f(*a) * 1.00001),
     "activation": (run_bias_act, "bias_act.triton_kernel", "tanh", lambda f: lambda x: f(x) * 1.00001),
@@ -158,6 +168,18 @@ BUGS = {
         "latent_projection.triton_kernel",
         "_step",
         lambda f: lambda *a: (lambda p, beyond, step: (p, beyond, step * 1.0001))(*f(*a)),
+    ),
+    "beside the diagonal": (
+        run_newton_schulz,
+        "matrix_sqrt.triton_kernel",
+        "_identity",
+        lambda f: lambda begin, i, side: f(begin, i + 1, side),
+    ),
+    "diagonal of the first part in all": (
+        run_newton_schulz,
+        "matrix_sqrt.triton_kernel",
+        "_identity",
+        lambda f: lambda begin, i, side: f(begin * 0, i, side),
     ),
 }
 
@@ -260,6 +282,11 @@ def test_launches_fit_the_kernels(launched, dtype):
     ops["latent_projection"](z, target, norm, 0.3, 0.0, True)
     ops["latent_projection"](z.expand(9, 70).repeat(1, 40), target.repeat(40), norm, 0.3, 0.5, False)
     assert launched == ["rows_kernel", "parts_kernel", "shift_kernel"]
+    launched.clear()
+    for side in (64, 65):
+        squares = ops["newton_schulz_"](torch.zeros(2, 3, side, side, dtype=torch.promote_types(dtype, torch.float32)))
+        assert (squares.shape, squares.dtype) == ((2, 3), torch.float64)
+    assert launched == ["newton_schulz_kernel"] * 2
 
 
 def test_sizes_of_one_are_constants_and_compile(launched):
@@ -274,3 +301,5 @@ def test_sizes_of_one_are_constants_and_compile(launched):
     for shape in ((1, 1), (1, 64), (5, 1), (1, 2049), (3, 8192), (1, 20_000)):
         ops["latent_projection"](torch.ones(shape), torch.ones(shape[1]), norm, 1.0, 0.0, True)
     ops["ewc_penalty"](*[[torch.ones(1)]] * 3, 0.0)
+    for side in (1, 2):
+        ops["newton_schulz_"](torch.ones(side, side))

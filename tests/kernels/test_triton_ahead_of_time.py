@@ -90,6 +90,12 @@ def kernels(name: str) -> dict[str, tuple]:
             {"along_unit": True},
             True,
         ),
+        "newton_schulz_kernel": (
+            "matrix_sqrt",
+            {"product": f"*{wide}", "squares": "*fp64", "side": "i32", "area": "i32", "parts": "i32"},
+            {},
+            True,
+        ),
     }
 
 

@@ -112,7 +112,7 @@ def test_version_is_the_packages():
 
 def kernels_of_the_sources():
     """(namespace, name) of every kernel, mangled."""
-    declaration = re.compile(r"__global__ void(?:\s+__launch_bounds__\([^()]*(?:\([^()]*\))?[^()]*\))?\s+(\w+)\(")
+    declaration = re.compile(r"__global__ void(?:\s+__launch_bounds__\([^()]*(?:\([^()]*\)[^()]*)*\))?\s+(\w+)\(")
     kernels = set()
     for text in (path.read_text() for path in ROOT.glob("csrc/*/*.cuh")):
         namespaces = re.search(r"^namespace ([\w:]+) {", text, re.MULTILINE)[1].split("::")
