@@ -108,7 +108,7 @@ struct Job {
         const bool long_rows = channels == 1 ? horizontal.in + horizontal.out > 64 : row_size() >= 4096;
         fused = long_rows && (channels == 1 ? fits_registers(along_columns, along_rows[0])
                                             : fits_pixels(along_columns, along_rows[0], channels));
-        past_caches = fused && channels > 1 && streams_lines(a.y);
+        past_caches = fused && channels > 1 && streams_lines(y, a.y.numel() * sizeof(S));
       }
     } else {
       for (int64_t i = 0; i < filter.taps_h; ++i) {

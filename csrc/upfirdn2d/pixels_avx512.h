@@ -36,7 +36,7 @@ FASTUNLEARN_AVX512_TARGET inline void weigh(const float* const* from, const floa
     __m512 sum = _mm512_mul_ps(w[0], _mm512_loadu_ps(from[0] + c));
     for (int k = 1; k < Taps; ++k) sum = _mm512_fmadd_ps(w[k], _mm512_loadu_ps(from[k] + c), sum);
     if (past_caches) {
-      _mm512_stream_ps(out + c, sum);
+      stream_line(out + c, _mm512_castps_si512(sum));
     } else {
       _mm512_storeu_ps(out + c, sum);
     }
