@@ -61,6 +61,15 @@ inline bool streams_lines(const void* result, int64_t bytes) {
   return streams(bytes) && reinterpret_cast<uintptr_t>(result) % 64 == 0;
 }
 
+// n elements from here on will be read soon: into the second-level cache.
+template <typename T>
+void ask_for(const T* data, int64_t n) {
+#if defined(__GNUC__)
+  constexpr int64_t per_line = 64 / sizeof(T);
+  for (int64_t i = 0; i < n; i += per_line) __builtin_prefetch(data + i, 0, 2);
+#endif
+}
+
 #if defined(FASTUNLEARN_AVX512)
 // One line past the caches. The first line of a page would wait for the page's translation, which the processor looks
 // up early for what is read only: so a line of the next page is asked for.

@@ -68,7 +68,7 @@ FASTUNLEARN_CLONES void backward_plane(const R* grad_y, const R* y, const R* noi
     const R g = bias_act::backward_element<A>(grad_y[i], y[i], R(0), p);
     out[i] = scale * g;
     of_g[lane] += g;
-    of_g_u[lane] += g * input_of<A>(y[i], p);
+    of_g_u[lane] += gradient_times_input(grad_y[i], y[i], p);
     if (noise) of_g_noise[lane] += g * noise[i];
   };
   int64_t i = 0;
@@ -101,7 +101,7 @@ FASTUNLEARN_CLONES void backward_pixels(const R* grad_y, const R* y, const R* no
       out[c] = scale[c] * g;
       totals[c] += g;
       totals[stride + c] += g * here;
-      totals[2 * stride + c] += g * input_of<A>(y[c], p);
+      totals[2 * stride + c] += gradient_times_input(grad_y[c], y[c], p);
     }
   }
 }
@@ -198,8 +198,10 @@ struct Finishing {
     return static_cast<const S*>(x.const_data_ptr()) + block.image * x.stride(0) + block.plane * x.stride(1);
   }
   int64_t row_stride() const { return x.stride(2); }
-  void load(const Block& block, int64_t row, bool, T* to) const {
-    convert(plane(block) + row * row_stride(), to, in_size);
+  void load(const Block& block, Range rows, bool, T* to) const {
+    for (int64_t row = rows.begin; row < rows.end; ++row, to += in_size) {
+      convert(plane(block) + row * row_stride(), to, in_size);
+    }
   }
   template <typename V>
   void finish(const Block& block, Range outputs, const V* from, S* y) const {
@@ -285,8 +287,11 @@ struct Slopes {
     const int64_t offset = (plane * height + rows.begin) * layer.row_size();
     T* const sums_here = owned ? totals + (plane * parts + block.part) * sums * layer.channels : nullptr;
     const T* const noise = layer.noise_row(block, rows.begin);
+    constexpr int64_t ahead = 4096;  // about a block: memory works while the filter does
     T grad_buffer[tile], y_buffer[tile];
     layer.pieces(rows.size() * layer.row_size(), [&](int64_t begin, int64_t end, int64_t pixel, int64_t channel) {
+      ask_for(grad_y + offset + begin + ahead, end - begin);
+      ask_for(y + offset + begin + ahead, end - begin);
       layer.template backward<A>(block, read(grad_y + offset, begin, end, grad_buffer),
                                  read(y + offset, begin, end, y_buffer), noise, result.place(begin), sums_here,
                                  end - begin, pixel, channel);
@@ -299,9 +304,9 @@ struct Slopes {
     T* place(int64_t begin) { return to + begin; }
     void finish(int64_t, int64_t) {}
   };
-  void load(const Block& block, int64_t row, bool owned, T* to) const {
+  void load(const Block& block, Range rows, bool owned, T* to) const {
     Direct result{to};
-    write(block, {row, row + 1}, owned, result);
+    write(block, rows, owned, result);
   }
   void finish(const Block&, Range outputs, const T* from, S* to) const {
     if constexpr (finishes) convert(from, to, outputs.size() * out_size);

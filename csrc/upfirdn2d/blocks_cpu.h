@@ -186,14 +186,17 @@ Rows<typename Job<S>::T> load_rows(const Job<S>& job, const Ends& ends, Scratch<
   auto* const sources = scratch.sources.data();
   std::copy(sources + (needed.begin - loaded.begin) * scratch.width,
             sources + (loaded.end - loaded.begin) * scratch.width, sources);
-  for (int64_t row = std::max(loaded.end, needed.begin); row < needed.end; ++row) {
-    ends.load(block, row, owned.begin <= row && row < owned.end, sources + (row - needed.begin) * scratch.width);
-  }
+  const int64_t fresh = std::max(loaded.end, needed.begin), own = std::clamp(owned.begin, fresh, needed.end);
+  const auto load = [&](Range range, bool is_owned) {
+    if (range.size() > 0) ends.load(block, range, is_owned, sources + (range.begin - needed.begin) * scratch.width);
+  };
+  load({fresh, own}, false);
+  load({own, needed.end}, true);
   loaded = needed;
   if constexpr (Ends::counts) {
     auto* const spare = sources + needed.size() * scratch.width;
     for (int64_t row = owned.begin; row < owned.end; ++row) {
-      if (row < needed.begin || row >= needed.end) ends.load(block, row, true, spare);
+      if (row < needed.begin || row >= needed.end) ends.load(block, {row, row + 1}, true, spare);
     }
   }
   return {sources, needed, scratch.width, scratch.zero.data()};
@@ -266,7 +269,7 @@ void run_block(const Job<S>& job, const Ends& ends, Scratch<S>& scratch, const B
 }
 
 // All of them. `Ends` says what the op adds to the filter:
-//   loads      a block's rows are read by load(block, row, owned, to), every owned row once, in order within a plane;
+//   loads      a block's rows are read by load(block, rows, owned, to), every owned row once, in order within a plane;
 //              else plane(block) and row_stride() say where they lie
 //   counts     every row of x is to be loaded once as `owned`, even if no output meets it
 //   finishes   finish(block, outputs, from, y) writes the block's outputs; else the filter does
