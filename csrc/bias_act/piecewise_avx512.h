@@ -13,12 +13,9 @@
 #include "common/avx512.h"
 #include "common/launch.h"
 #include "common/memory.h"
+#include "common/vectors.h"
 
 namespace fastunlearn::bias_act {
-
-constexpr bool is_piecewise_linear(Activation a) {
-  return a == Activation::linear || has_two_slopes(a);
-}
 
 constexpr int64_t vector_size = 16;
 
@@ -54,6 +51,27 @@ FASTUNLEARN_AVX512_TARGET inline void put(float* to, const __m512& value, bool p
   past_caches ? stream_line(to, _mm512_castps_si512(value)) : _mm512_storeu_ps(to, value);
 }
 
+// gain · act(u), clamped.
+template <Activation A>
+struct ForwardVector {
+  __m512 alpha, gain, bound;
+
+  FASTUNLEARN_AVX512_TARGET explicit ForwardVector(const Parameters<float>& p)
+      : alpha(_mm512_set1_ps(p.alpha)),
+        gain(_mm512_set1_ps(p.gain)),
+        bound(_mm512_set1_ps(p.clamp < 0 ? INFINITY : p.clamp)) {}
+
+  FASTUNLEARN_AVX512_TARGET INLINE __m512 operator()(const __m512& u) const {
+    const __m512 zero = _mm512_setzero_ps();
+    __m512 a = u;
+    if (A == Activation::relu) a = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(u, zero, _CMP_NLT_UQ), u);
+    if (A == Activation::lrelu) a = _mm512_mask_mul_ps(u, _mm512_cmp_ps_mask(u, zero, _CMP_NGT_UQ), u, alpha);
+    // Where one of two is NaN the second is taken. (All lanes by mask: gcc warns of the plain intrinsics.)
+    a = _mm512_maskz_min_ps(0xFFFF, bound, _mm512_mul_ps(gain, a));
+    return _mm512_maskz_max_ps(0xFFFF, _mm512_sub_ps(zero, bound), a);
+  }
+};
+
 template <Activation A>
 struct ForwardPass {
   const float *x, *b;  // b may be null
@@ -65,9 +83,8 @@ struct ForwardPass {
   // Works on Streams pieces of n elements, each `apart` elements behind the one before it.
   template <bool InPixels, int Streams>
   FASTUNLEARN_AVX512_TARGET void run(const Pieces& pieces, int64_t piece, int64_t apart, int64_t n) const {
-    const __m512 zero = _mm512_setzero_ps(), alpha = _mm512_set1_ps(p.alpha), gain = _mm512_set1_ps(p.gain);
-    const __m512 side = _mm512_set1_ps(p.gain < 0 ? -1.0f : 1.0f);
-    const __m512 bound = _mm512_set1_ps(p.clamp < 0 ? INFINITY : p.clamp), least = _mm512_sub_ps(zero, bound);
+    const ForwardVector<A> activate(p);
+    const __m512 zero = _mm512_setzero_ps(), side = _mm512_set1_ps(p.gain < 0 ? -1.0f : 1.0f);
     __m512 bias[Streams];
     for (int s = 0; s < Streams; ++s) {
       bias[s] = _mm512_set1_ps(b && !InPixels ? b[pieces.channel(piece + s * apart)] : 0.0f);
@@ -76,12 +93,7 @@ struct ForwardPass {
     for (int64_t i = begin, c = 0; i < begin + n; i += vector_size) {
       for (int s = 0; s < Streams; ++s) {
         const int64_t at = i + s * stride;
-        const __m512 u = _mm512_add_ps(_mm512_loadu_ps(x + at), InPixels ? _mm512_loadu_ps(b + c) : bias[s]);
-        __m512 a = u;
-        if (A == Activation::relu) a = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(u, zero, _CMP_NLT_UQ), u);
-        if (A == Activation::lrelu) a = _mm512_mask_mul_ps(u, _mm512_cmp_ps_mask(u, zero, _CMP_NGT_UQ), u, alpha);
-        // Where one of two is NaN the second is taken. (All lanes by mask: gcc warns of the plain intrinsics.)
-        a = _mm512_maskz_max_ps(0xFFFF, least, _mm512_maskz_min_ps(0xFFFF, bound, _mm512_mul_ps(gain, a)));
+        const __m512 a = activate(_mm512_add_ps(_mm512_loadu_ps(x + at), InPixels ? _mm512_loadu_ps(b + c) : bias[s]));
         put(y + at, a, past_caches);
         if (signs) signs[at / vector_size] = _mm512_cmp_ps_mask(_mm512_mul_ps(a, side), zero, _CMP_GT_OQ);
       }

@@ -8,11 +8,6 @@ namespace fastunlearn::styled_epilogue {
 using bias_act::Activation;
 using bias_act::Parameters;
 
-// The activations whose slope and input follow from their output without rounding it away.
-constexpr bool is_piecewise_linear(Activation a) {
-  return a == Activation::linear || bias_act::has_two_slopes(a);
-}
-
 // g · u, for g the gradient in the activation's input u: these activations are act(u) = act'(u) · u.
 template <typename R>
 C10_HOST_DEVICE inline R gradient_times_input(R grad_y, R y, const Parameters<R>& p) {

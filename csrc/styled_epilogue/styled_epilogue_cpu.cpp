@@ -6,6 +6,7 @@
 #include <tuple>
 #include <vector>
 
+#include "bias_act/piecewise_avx512.h"
 #include "common/launch.h"
 #include "common/tiles_cpu.h"
 #include "styled_epilogue/styled_epilogue_arguments.h"
@@ -186,6 +187,41 @@ struct Layer {
 
 // ---- forward -------------------------------------------------------------------------------------------------------
 
+#if defined(FASTUNLEARN_AVX512)
+// forward_pixels in registers, behind the filter's last sum.
+template <Activation A>
+struct EndOfPixels {
+  const float *scale, *b, *noise;  // noise: of the first row, or null
+  int64_t width;
+  float strength;
+  Parameters<float> p;
+
+  struct Channels {
+    __m512 scale, b;
+    const float* noise;
+    float strength;
+    bias_act::ForwardVector<A> activate;
+
+    FASTUNLEARN_AVX512_TARGET INLINE __m512 operator()(const __m512& v, int64_t pixel) const {
+      const __m512 shift = _mm512_set1_ps(noise ? strength * noise[pixel] : 0.0f);
+      return activate(_mm512_add_ps(_mm512_fmadd_ps(scale, v, shift), b));
+    }
+  };
+  FASTUNLEARN_AVX512_TARGET INLINE Channels of_channels(int64_t row, int64_t channel) const {
+    return {_mm512_loadu_ps(scale + channel), _mm512_loadu_ps(b + channel), noise ? noise + row * width : nullptr,
+            strength, bias_act::ForwardVector<A>(p)};
+  }
+};
+#else
+template <Activation>
+struct EndOfPixels {
+  const void *scale, *b, *noise;
+  int64_t width;
+  double strength;
+  Parameters<float> p;
+};
+#endif
+
 template <Activation A, typename S>
 struct Finishing {
   using T = accumulate_t<S>;
@@ -202,6 +238,10 @@ struct Finishing {
     for (int64_t row = rows.begin; row < rows.end; ++row, to += in_size) {
       convert(plane(block) + row * row_stride(), to, in_size);
     }
+  }
+  auto vectors(const Block& block, Range outputs) const {
+    return EndOfPixels<A>{layer.scales(block), layer.b.data(), layer.noise_row(block, outputs.begin),
+                          layer.width,         layer.strength, layer.p};
   }
   template <typename V>
   void finish(const Block& block, Range outputs, const V* from, S* y) const {
@@ -308,6 +348,7 @@ struct Slopes {
     Direct result{to};
     write(block, rows, owned, result);
   }
+  upfirdn2d::AsItIs vectors(const Block&, Range) const { return {}; }
   void finish(const Block&, Range outputs, const T* from, S* to) const {
     if constexpr (finishes) convert(from, to, outputs.size() * out_size);
   }

@@ -87,6 +87,7 @@ struct Job {
   Axis vertical, horizontal;
   bool separable;
   bool fused = false;                         // both passes at once, by AVX-512
+  bool sliding = false;                       // by slide_pixels, and finished there
   bool past_caches = false;                   // and their results, where they are the op's, written around the caches
   Polyphase<T> along_columns = {};            // used when separable
   std::vector<Polyphase<T>> along_rows = {};  // one when separable, else one per tap row
@@ -108,6 +109,7 @@ struct Job {
         const bool long_rows = channels == 1 ? horizontal.in + horizontal.out > 64 : row_size() >= 4096;
         fused = long_rows && (channels == 1 ? fits_registers(along_columns, along_rows[0])
                                             : fits_pixels(along_columns, along_rows[0], channels));
+        sliding = fused && channels > 1 && slides(along_rows[0]) && std::is_same_v<S, float>;
         past_caches = fused && channels > 1 && streams_lines(y, a.y.numel() * sizeof(S));
       }
     } else {
@@ -218,6 +220,14 @@ void run_block(const Job<S>& job, const Ends& ends, Scratch<S>& scratch, const B
   } else {
     rows = {ends.plane(block), {0, vertical_axis.in}, ends.row_stride(), scratch.zero.data()};
   }
+  if constexpr (std::is_same_v<S, float>) {
+    if (job.sliding) {
+      slide_pixels(y, rows, job.horizontal.in, job.along_columns, job.along_rows[0], outputs, out_w, job.channels,
+                   job.past_caches, ends.vectors(block, outputs));
+      return;
+    }
+  }
+
   T* out;
   if constexpr (Ends::finishes) {
     out = scratch.results.data();
@@ -273,6 +283,7 @@ void run_block(const Job<S>& job, const Ends& ends, Scratch<S>& scratch, const B
 //              else plane(block) and row_stride() say where they lie
 //   counts     every row of x is to be loaded once as `owned`, even if no output meets it
 //   finishes   finish(block, outputs, from, y) writes the block's outputs; else the filter does
+// vectors(block, outputs) is the same as an end of slide_pixels.
 template <typename S, typename Ends>
 void run(const Job<S>& job, const Ends& ends) {
   const int64_t per_plane = job.blocks_per_plane;

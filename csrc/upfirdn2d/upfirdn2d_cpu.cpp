@@ -26,6 +26,7 @@ struct Stored {
       }
     }
   }
+  AsItIs vectors(const Block&, Range) const { return {}; }
   void finish(const Block&, Range outputs, const T* from, S* y) const {
     if constexpr (finishes) convert(from, y, outputs.size() * row_size);
   }
