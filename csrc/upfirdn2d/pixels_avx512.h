@@ -119,7 +119,8 @@ struct AsItIs {
 };
 
 FASTUNLEARN_AVX512_TARGET INLINE __m512 weigh(const float* const* lines, const __m512* weights, int64_t at) {
-  _mm_prefetch(reinterpret_cast<const char*>(lines[most_taps - 1] + at + ahead), _MM_HINT_T0);  // the row that is new
+  // The row that is new, beyond the neighbours whose other channels come first.
+  _mm_prefetch(reinterpret_cast<const char*>(lines[most_taps - 1] + at + 4 * ahead), _MM_HINT_T0);
   __m512 sum = _mm512_mul_ps(weights[0], _mm512_loadu_ps(lines[0] + at));
   for (int k = 1; k < most_taps; ++k) sum = _mm512_fmadd_ps(weights[k], _mm512_loadu_ps(lines[k] + at), sum);
   return sum;
@@ -132,7 +133,9 @@ FASTUNLEARN_AVX512_TARGET void slide_pixels(float* out, const Rows<float>& rows,
                                             const Polyphase<float>& along_columns, const Polyphase<float>& along_rows,
                                             Range outputs, int64_t out_w, int64_t channels, bool past_caches,
                                             const End& end) {
-  constexpr int64_t neighbours = 16;  // whose channels are all worked on before the next, as they lie together
+  // Pixels whose channels are all worked on before the next: enough to share sums, few enough for the first-level
+  // cache.
+  const int64_t neighbours = std::clamp<int64_t>(1024 / channels, 4, 16);
   const Phase<float>& across = along_rows.phases[0];
   __m512 row_weights[Taps];
   for (int k = 0; k < Taps; ++k) row_weights[k] = _mm512_set1_ps(across.weights[k]);
