@@ -36,6 +36,10 @@ constexpr int sign_bits = 32;
 constexpr bool has_two_slopes(Activation a) {
   return a == Activation::relu || a == Activation::lrelu;
 }
+// The activations whose slope follows from their output without rounding it away.
+constexpr bool is_piecewise_linear(Activation a) {
+  return a == Activation::linear || has_two_slopes(a);
+}
 inline int64_t sign_words(int64_t numel) {
   return (numel + sign_bits - 1) / sign_bits;
 }

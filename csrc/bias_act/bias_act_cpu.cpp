@@ -2,10 +2,12 @@
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
+#include <numeric>
 #include <tuple>
 #include <vector>
 
 #include "bias_act/bias_act_arguments.h"
+#include "bias_act/piecewise_avx512.h"
 #include "bias_act/signs_cpu.h"
 #include "common/launch.h"
 #include "common/tiles_cpu.h"
@@ -103,11 +105,13 @@ void for_tiles(int64_t begin, int64_t end, const Body& body) {
   }
 }
 
-// How a tensor is walked: rows of few channels are joined to longer ones, of which the last may end early.
+// How a tensor is walked: rows of few channels are joined to longer ones of whole vectors, of which the last may end
+// early.
 Extent joined_rows(Extent extent) {
   constexpr int64_t short_row = 64;
   if (extent.inner > 1 || extent.channels == 0 || extent.channels >= short_row) return extent;
-  const int64_t rows = (short_row + extent.channels - 1) / extent.channels;
+  const int64_t vectors = std::lcm(extent.channels, vector_size);
+  const int64_t rows = vectors / extent.channels * ((short_row + vectors - 1) / vectors);
   return {(extent.outer + rows - 1) / rows, extent.channels * rows, 1};
 }
 
@@ -125,6 +129,7 @@ std::vector<R> joined_bias(const void* b, Extent extent) {
 // n elements, walked as `extent`. `signs` is null or gets the signs of y.
 template <Activation A, typename T, typename R>
 void forward(const T* x, const R* b, T* y, uint32_t* signs, int64_t n, Extent extent, Parameters<R> p) {
+  if (forward_in_registers<A>(x, b, y, signs, n, extent, p)) return;
   const auto kernel = extent.inner == 1 && b ? forward_columns<A, R> : forward_rows<A, R>;
   parallel_range((n + tile - 1) / tile, tile, [&](int64_t first, int64_t last) {
     R buffer[tile];
@@ -157,6 +162,8 @@ void backward(const T* grad_y, const T* ref, const uint32_t* signs, const R* b, 
 template <Activation A, typename T, typename R>
 std::vector<double> backward_with_sums(const T* grad_y, const T* ref, const uint32_t* signs, const R* b, T* grad_x,
                                        int64_t n, Extent extent, Parameters<R> p) {
+  std::vector<double> totals(extent.channels);
+  if (backward_in_registers<A>(grad_y, ref, signs, grad_x, totals.data(), n, extent, p)) return totals;
   constexpr int64_t rows_per_sum = 256;
   const bool columns = extent.inner == 1;
   const int64_t parts = columns ? (extent.outer + rows_per_sum - 1) / rows_per_sum : extent.outer;
@@ -174,7 +181,6 @@ std::vector<double> backward_with_sums(const T* grad_y, const T* ref, const uint
       backward<A>(grad_y, ref, signs, b, grad_x, sums.data(), first * extent.inner, last * extent.inner, n, extent, p);
     });
   }
-  std::vector<double> totals(extent.channels);
   for (size_t i = 0; i < sums.size(); ++i) totals[i % totals.size()] += sums[i];
   return totals;
 }
@@ -211,6 +217,7 @@ std::tuple<Tensor, Tensor> bias_act_backward_cpu(const Tensor& grad_y, const Ten
     const int64_t n = f.extent.numel(), channels = f.extent.channels;
     const Extent extent = joined_rows(f.extent);
     if (!reduce) {
+      if (backward_in_registers<activation.value>(grad, reference, f.signs, grad_x, nullptr, n, extent, p)) return;
       parallel_range(n, 1, [&](int64_t begin, int64_t end) {
         backward<activation.value, T, R>(grad, reference, f.signs, bias, grad_x, nullptr, begin, end, n, extent, p);
       });

@@ -57,13 +57,30 @@ inline bool streams(int64_t bytes, int64_t from = int64_t{8} << 20) {
 }
 
 // And whether it can be written line by line from its start.
-inline bool streams_lines(const torch::stable::Tensor& result) {
-  return streams(result.numel() * result.element_size()) && reinterpret_cast<uintptr_t>(result.data_ptr()) % 64 == 0;
+inline bool streams_lines(const void* result, int64_t bytes) {
+  return streams(bytes) && reinterpret_cast<uintptr_t>(result) % 64 == 0;
+}
+
+// n elements from here on will be read soon: into the second-level cache.
+template <typename T>
+void ask_for(const T* data, int64_t n) {
+#if defined(__GNUC__)
+  constexpr int64_t per_line = 64 / sizeof(T);
+  for (int64_t i = 0; i < n; i += per_line) __builtin_prefetch(data + i, 0, 2);
+#endif
+}
+
+#if defined(FASTUNLEARN_AVX512)
+// One line past the caches. The first line of a page would wait for the page's translation, which the processor looks
+// up early for what is read only: so a line of the next page is asked for.
+FASTUNLEARN_AVX512_TARGET inline void stream_line(void* to, const __m512i& line) {
+  constexpr uintptr_t page = 4096;
+  if (reinterpret_cast<uintptr_t>(to) % page == 0) _mm_prefetch(static_cast<const char*>(to) + page, _MM_HINT_T0);
+  _mm512_stream_si512(static_cast<__m512i*>(to), line);
 }
 
 // memcpy past the caches, where streams() allows it: whole cache lines, and what is left at either end as usual. Other
 // threads may read what was written after end_streams().
-#if defined(FASTUNLEARN_AVX512)
 FASTUNLEARN_AVX512_TARGET inline void stream(const void* from, void* to, int64_t bytes) {
   constexpr int64_t line = 64;
   const auto* in = static_cast<const char*>(from);
@@ -71,7 +88,7 @@ FASTUNLEARN_AVX512_TARGET inline void stream(const void* from, void* to, int64_t
   const int64_t head = std::min<int64_t>(bytes, -reinterpret_cast<uintptr_t>(to) % line);
   std::memcpy(out, in, head);
   for (out += head, in += head, bytes -= head; bytes >= line; out += line, in += line, bytes -= line) {
-    _mm512_stream_si512(reinterpret_cast<__m512i*>(out), _mm512_loadu_si512(in));
+    stream_line(out, _mm512_loadu_si512(in));
   }
   std::memcpy(out, in, bytes);
 }

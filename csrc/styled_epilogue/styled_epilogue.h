@@ -8,20 +8,13 @@ namespace fastunlearn::styled_epilogue {
 using bias_act::Activation;
 using bias_act::Parameters;
 
-// The activations whose slope and input follow from their output without rounding it away.
-constexpr bool is_piecewise_linear(Activation a) {
-  return a == Activation::linear || bias_act::has_two_slopes(a);
+// g · u, for g the gradient in the activation's input u: these activations are act(u) = act'(u) · u.
+template <typename R>
+C10_HOST_DEVICE inline R gradient_times_input(R grad_y, R y, const Parameters<R>& p) {
+  return p.clamp >= 0 && !(std::abs(y) < p.clamp) ? R(0) : grad_y * y;
 }
 
-// The activation's input where its slope is not 0; anything finite where it is.
-template <Activation A, typename R>
-C10_HOST_DEVICE inline R input_of(R y, const Parameters<R>& p) {
-  const R a = y * p.inverse_gain;
-  if constexpr (A == Activation::lrelu) return a > 0 || p.alpha == 0 ? a : a / p.alpha;
-  return a;
-}
-
-// What the backward sums over the pixels of one channel of one image; g is the gradient in the activation's input u.
+// What the backward sums over the pixels of one channel of one image.
 //   grad_b        = Σ g
 //   grad_strength = Σ g · noise
 //   grad_scale    = Σ g · v = (Σ g · u − strength · Σ g · noise − b · Σ g) / scale

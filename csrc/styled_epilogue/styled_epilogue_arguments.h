@@ -81,7 +81,7 @@ struct Backward {
 template <typename Body>
 void dispatch(const Tensor& x, const std::string& act, const char* op, Body&& body) {
   const bool known = bias_act::dispatch_activation(act.c_str(), [&](auto activation) {
-    if constexpr (is_piecewise_linear(activation.value)) {
+    if constexpr (bias_act::is_piecewise_linear(activation.value)) {
       dispatch_floating(x.scalar_type(), op, [&](auto zero) { body(zero, activation); });
     } else {
       STD_TORCH_CHECK(false, op, ": act must be linear, relu or lrelu, got ", act);

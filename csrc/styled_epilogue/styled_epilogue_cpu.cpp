@@ -6,6 +6,7 @@
 #include <tuple>
 #include <vector>
 
+#include "bias_act/piecewise_avx512.h"
 #include "common/launch.h"
 #include "common/tiles_cpu.h"
 #include "styled_epilogue/styled_epilogue_arguments.h"
@@ -68,7 +69,7 @@ FASTUNLEARN_CLONES void backward_plane(const R* grad_y, const R* y, const R* noi
     const R g = bias_act::backward_element<A>(grad_y[i], y[i], R(0), p);
     out[i] = scale * g;
     of_g[lane] += g;
-    of_g_u[lane] += g * input_of<A>(y[i], p);
+    of_g_u[lane] += gradient_times_input(grad_y[i], y[i], p);
     if (noise) of_g_noise[lane] += g * noise[i];
   };
   int64_t i = 0;
@@ -101,7 +102,7 @@ FASTUNLEARN_CLONES void backward_pixels(const R* grad_y, const R* y, const R* no
       out[c] = scale[c] * g;
       totals[c] += g;
       totals[stride + c] += g * here;
-      totals[2 * stride + c] += g * input_of<A>(y[c], p);
+      totals[2 * stride + c] += gradient_times_input(grad_y[c], y[c], p);
     }
   }
 }
@@ -186,6 +187,41 @@ struct Layer {
 
 // ---- forward -------------------------------------------------------------------------------------------------------
 
+#if defined(FASTUNLEARN_AVX512)
+// forward_pixels in registers, behind the filter's last sum.
+template <Activation A>
+struct EndOfPixels {
+  const float *scale, *b, *noise;  // noise: of the first row, or null
+  int64_t width;
+  float strength;
+  Parameters<float> p;
+
+  struct Channels {
+    __m512 scale, b;
+    const float* noise;
+    float strength;
+    bias_act::ForwardVector<A> activate;
+
+    FASTUNLEARN_AVX512_TARGET INLINE __m512 operator()(const __m512& v, int64_t pixel) const {
+      const __m512 shift = _mm512_set1_ps(noise ? strength * noise[pixel] : 0.0f);
+      return activate(_mm512_add_ps(_mm512_fmadd_ps(scale, v, shift), b));
+    }
+  };
+  FASTUNLEARN_AVX512_TARGET INLINE Channels of_channels(int64_t row, int64_t channel) const {
+    return {_mm512_loadu_ps(scale + channel), _mm512_loadu_ps(b + channel), noise ? noise + row * width : nullptr,
+            strength, bias_act::ForwardVector<A>(p)};
+  }
+};
+#else
+template <Activation>
+struct EndOfPixels {
+  const void *scale, *b, *noise;
+  int64_t width;
+  double strength;
+  Parameters<float> p;
+};
+#endif
+
 template <Activation A, typename S>
 struct Finishing {
   using T = accumulate_t<S>;
@@ -198,8 +234,14 @@ struct Finishing {
     return static_cast<const S*>(x.const_data_ptr()) + block.image * x.stride(0) + block.plane * x.stride(1);
   }
   int64_t row_stride() const { return x.stride(2); }
-  void load(const Block& block, int64_t row, bool, T* to) const {
-    convert(plane(block) + row * row_stride(), to, in_size);
+  void load(const Block& block, Range rows, bool, T* to) const {
+    for (int64_t row = rows.begin; row < rows.end; ++row, to += in_size) {
+      convert(plane(block) + row * row_stride(), to, in_size);
+    }
+  }
+  auto vectors(const Block& block, Range outputs) const {
+    return EndOfPixels<A>{layer.scales(block), layer.b.data(), layer.noise_row(block, outputs.begin),
+                          layer.width,         layer.strength, layer.p};
   }
   template <typename V>
   void finish(const Block& block, Range outputs, const V* from, S* y) const {
@@ -285,8 +327,11 @@ struct Slopes {
     const int64_t offset = (plane * height + rows.begin) * layer.row_size();
     T* const sums_here = owned ? totals + (plane * parts + block.part) * sums * layer.channels : nullptr;
     const T* const noise = layer.noise_row(block, rows.begin);
+    constexpr int64_t ahead = 4096;  // about a block: memory works while the filter does
     T grad_buffer[tile], y_buffer[tile];
     layer.pieces(rows.size() * layer.row_size(), [&](int64_t begin, int64_t end, int64_t pixel, int64_t channel) {
+      ask_for(grad_y + offset + begin + ahead, end - begin);
+      ask_for(y + offset + begin + ahead, end - begin);
       layer.template backward<A>(block, read(grad_y + offset, begin, end, grad_buffer),
                                  read(y + offset, begin, end, y_buffer), noise, result.place(begin), sums_here,
                                  end - begin, pixel, channel);
@@ -299,10 +344,11 @@ struct Slopes {
     T* place(int64_t begin) { return to + begin; }
     void finish(int64_t, int64_t) {}
   };
-  void load(const Block& block, int64_t row, bool owned, T* to) const {
+  void load(const Block& block, Range rows, bool owned, T* to) const {
     Direct result{to};
-    write(block, {row, row + 1}, owned, result);
+    write(block, rows, owned, result);
   }
+  upfirdn2d::AsItIs vectors(const Block&, Range) const { return {}; }
   void finish(const Block&, Range outputs, const T* from, S* to) const {
     if constexpr (finishes) convert(from, to, outputs.size() * out_size);
   }

@@ -69,7 +69,7 @@ struct Sums {
     const R g = bias_act::backward_element<A>(grad_y, y, R(0), p);
     of_g += g;
     of_g_noise += g * noise;
-    of_g_u += g * input_of<A>(y, p);
+    of_g_u += gradient_times_input(grad_y, y, p);
     return g;
   }
   __device__ Sums operator+(const Sums& other) const {

@@ -87,6 +87,7 @@ struct Job {
   Axis vertical, horizontal;
   bool separable;
   bool fused = false;                         // both passes at once, by AVX-512
+  bool sliding = false;                       // by slide_pixels, and finished there
   bool past_caches = false;                   // and their results, where they are the op's, written around the caches
   Polyphase<T> along_columns = {};            // used when separable
   std::vector<Polyphase<T>> along_rows = {};  // one when separable, else one per tap row
@@ -108,7 +109,8 @@ struct Job {
         const bool long_rows = channels == 1 ? horizontal.in + horizontal.out > 64 : row_size() >= 4096;
         fused = long_rows && (channels == 1 ? fits_registers(along_columns, along_rows[0])
                                             : fits_pixels(along_columns, along_rows[0], channels));
-        past_caches = fused && channels > 1 && streams_lines(a.y);
+        sliding = fused && channels > 1 && slides(along_rows[0]) && std::is_same_v<S, float>;
+        past_caches = fused && channels > 1 && streams_lines(y, a.y.numel() * sizeof(S));
       }
     } else {
       for (int64_t i = 0; i < filter.taps_h; ++i) {
@@ -186,14 +188,17 @@ Rows<typename Job<S>::T> load_rows(const Job<S>& job, const Ends& ends, Scratch<
   auto* const sources = scratch.sources.data();
   std::copy(sources + (needed.begin - loaded.begin) * scratch.width,
             sources + (loaded.end - loaded.begin) * scratch.width, sources);
-  for (int64_t row = std::max(loaded.end, needed.begin); row < needed.end; ++row) {
-    ends.load(block, row, owned.begin <= row && row < owned.end, sources + (row - needed.begin) * scratch.width);
-  }
+  const int64_t fresh = std::max(loaded.end, needed.begin), own = std::clamp(owned.begin, fresh, needed.end);
+  const auto load = [&](Range range, bool is_owned) {
+    if (range.size() > 0) ends.load(block, range, is_owned, sources + (range.begin - needed.begin) * scratch.width);
+  };
+  load({fresh, own}, false);
+  load({own, needed.end}, true);
   loaded = needed;
   if constexpr (Ends::counts) {
     auto* const spare = sources + needed.size() * scratch.width;
     for (int64_t row = owned.begin; row < owned.end; ++row) {
-      if (row < needed.begin || row >= needed.end) ends.load(block, row, true, spare);
+      if (row < needed.begin || row >= needed.end) ends.load(block, {row, row + 1}, true, spare);
     }
   }
   return {sources, needed, scratch.width, scratch.zero.data()};
@@ -215,6 +220,14 @@ void run_block(const Job<S>& job, const Ends& ends, Scratch<S>& scratch, const B
   } else {
     rows = {ends.plane(block), {0, vertical_axis.in}, ends.row_stride(), scratch.zero.data()};
   }
+  if constexpr (std::is_same_v<S, float>) {
+    if (job.sliding) {
+      slide_pixels(y, rows, job.horizontal.in, job.along_columns, job.along_rows[0], outputs, out_w, job.channels,
+                   job.past_caches, ends.vectors(block, outputs));
+      return;
+    }
+  }
+
   T* out;
   if constexpr (Ends::finishes) {
     out = scratch.results.data();
@@ -266,10 +279,11 @@ void run_block(const Job<S>& job, const Ends& ends, Scratch<S>& scratch, const B
 }
 
 // All of them. `Ends` says what the op adds to the filter:
-//   loads      a block's rows are read by load(block, row, owned, to), every owned row once, in order within a plane;
+//   loads      a block's rows are read by load(block, rows, owned, to), every owned row once, in order within a plane;
 //              else plane(block) and row_stride() say where they lie
 //   counts     every row of x is to be loaded once as `owned`, even if no output meets it
 //   finishes   finish(block, outputs, from, y) writes the block's outputs; else the filter does
+// vectors(block, outputs) is the same as an end of slide_pixels.
 template <typename S, typename Ends>
 void run(const Job<S>& job, const Ends& ends) {
   const int64_t per_plane = job.blocks_per_plane;

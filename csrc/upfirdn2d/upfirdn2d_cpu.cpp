@@ -19,9 +19,14 @@ struct Stored {
     return static_cast<const S*>(x.const_data_ptr()) + block.image * x.stride(0) + block.plane * x.stride(1);
   }
   int64_t row_stride() const { return x.stride(2); }
-  void load(const Block& block, int64_t row, bool, T* to) const {
-    if constexpr (loads) convert(plane(block) + row * row_stride(), to, width);
+  void load(const Block& block, Range rows, bool, T* to) const {
+    if constexpr (loads) {
+      for (int64_t row = rows.begin; row < rows.end; ++row, to += width) {
+        convert(plane(block) + row * row_stride(), to, width);
+      }
+    }
   }
+  AsItIs vectors(const Block&, Range) const { return {}; }
   void finish(const Block&, Range outputs, const T* from, S* y) const {
     if constexpr (finishes) convert(from, y, outputs.size() * row_size);
   }

@@ -265,3 +265,46 @@ def test_a_result_past_the_caches():
         x = LAYOUTS[layout](x.detach()).requires_grad_()
         assert x.nbytes >= 8 << 20
         assert_matches(bias_act, REFERENCE, x, b, act="lrelu", order=1, terms=terms(shape))
+
+
+@pytest.mark.parametrize("act", ["linear", "relu", "lrelu"])
+@pytest.mark.parametrize(
+    ("shape", "layout"),
+    [
+        ((1, 5, 64), "contiguous"),  # five pieces: two from either place, and one
+        ((2, 3, 8, 8), "contiguous"),
+        ((2, 3, 24640), "contiguous"),  # rows of several pieces
+        ((2, 48, 4, 8), "channels_last"),
+        ((3, 64, 40, 20), "channels_last"),  # the last piece of pixels is shorter
+    ],
+)
+def test_whole_vectors_give_what_the_general_code_gives(implementation, shape, layout, act):
+    """Rows and pixels of whole vectors have code of their own; one element more makes them ragged: the same bits."""
+    x, b = (t.detach() for t in make(shape))
+    x.view(-1)[::37] = torch.tensor([float("nan"), float("inf"), -float("inf"), -0.0, 1e-42]).repeat(x.numel())[
+        : len(x.view(-1)[::37])
+    ]
+    x = torch.cat([x.new_zeros(1), x.flatten()])[1:].view(shape)  # begins between two vectors
+    x = x if layout == "contiguous" else LAYOUTS[layout](x)
+    along = -1 if layout == "contiguous" else 1
+    more = torch.cat([x, x.narrow(along, 0, 1)], along)
+    more = more if layout == "contiguous" else LAYOUTS[layout](more)
+    more_b = b if along == -1 else torch.cat([b, b[:1]])
+    for clamp, gain in ((None, None), (0.8, None), (None, -1.3)):
+        results = {}
+        for name, values, bias in (("whole", x, b), ("ragged", more, more_b)):
+            values, bias = values.detach().requires_grad_(), bias.clone().requires_grad_()
+            y = implementation(values, bias, act=act, clamp=clamp, gain=gain)
+            grads = torch.autograd.grad(y, [values, bias], torch.ones_like(y) * 1.7)
+            results[name] = [t.narrow(along, 0, x.shape[along]) for t in (y, grads[0])]
+            results[name].append(grads[1][: shape[1]] if along == 1 else None)
+        for got, expected in zip(results["whole"][:2], results["ragged"][:2], strict=True):
+            torch.testing.assert_close(got, expected, rtol=0, atol=0, equal_nan=True)
+        if results["whole"][2] is not None:
+            torch.testing.assert_close(results["whole"][2], results["ragged"][2], equal_nan=True)
+
+
+def test_pixels_of_few_channels_are_joined_to_whole_vectors(implementation):
+    x, b = make((2, 3, 16, 16))
+    x = LAYOUTS["channels_last"](x.detach()).requires_grad_()
+    assert_matches(implementation, REFERENCE, x, b, act="lrelu", terms=512)

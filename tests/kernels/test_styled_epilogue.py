@@ -129,6 +129,22 @@ def test_images_of_many_blocks(implementation, layout):
         assert_matches(implementation, REFERENCE, *tensors, order=1, terms=terms(shape), **FILTERS[filter_name])
 
 
+@pytest.mark.parametrize("taps", [1, 2, 3, 4])
+@pytest.mark.parametrize("act", ["linear", "relu", "lrelu"])
+def test_long_rows_of_pixels(implementation, act, taps):
+    """The filter that slides over channels_last, and ends in the rest of the formula: any taps, widths, and margins."""
+    options = {"f": SEPARABLE[:taps], "padding": [taps, 0, 1, taps - 1], "act": act, "clamp": 2.5}
+    for shape in ((2, 16, 5, 300), (1, 48, 3, 101)):
+        x, b, scale, _, strength = (t.detach() for t in make(shape))
+        x = LAYOUTS["channels_last"](x)
+        size = REFERENCE(x, act=act, f=options["f"], padding=options["padding"]).shape[2:]
+        noise = torch.randn(shape[0], 1, *size)
+        for sides in ((b, scale, noise, strength), (None, None, None, 1.0)):
+            tensors = [t.double() if isinstance(t, torch.Tensor) else t for t in (x, *sides)]
+            exact = REFERENCE(*tensors, **{**options, "f": options["f"].double()})
+            torch.testing.assert_close(implementation(x, *sides, **options).double(), exact, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("filter_name", ["no filter", "up"])
 def test_a_result_past_the_caches(layout, filter_name):
