@@ -232,6 +232,5 @@ Tensor winograd_conv2d_weight_gradient_cpu(const Tensor& given_grad_y, const Ten
 
 STABLE_TORCH_LIBRARY_IMPL(fastunlearn, CPU, m) {
   m.impl("winograd_conv2d", TORCH_BOX(&fastunlearn::conv2d::winograd_conv2d_cpu));
-  m.impl("winograd_conv2d_weight_gradient",
-         TORCH_BOX(&fastunlearn::conv2d::winograd_conv2d_weight_gradient_cpu));
+  m.impl("winograd_conv2d_weight_gradient", TORCH_BOX(&fastunlearn::conv2d::winograd_conv2d_weight_gradient_cpu));
 }

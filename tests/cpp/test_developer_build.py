@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from developer_build import ROOT, build, needs_x86_64
@@ -22,19 +23,31 @@ def test_ctest():
     assert {str(path.relative_to(ROOT)) for path in ROOT.glob("csrc/*/*_cpu.cpp")} <= compiled
 
 
-@pytest.mark.slow
-def test_kernels_under_address_sanitizer():
-    """The C++ tests, and the margin test of every op: compiled CPU kernels and CUDA bodies on fibers."""
-    needs_x86_64()
-    directory = build("asan", "all", options=("-DFASTUNLEARN_SANITIZE=ON",))
-    assert "overflow_is_caught" in run_ctest(directory)
+def run_margin_tests(kernels: str, directory: Path, which: str) -> None:
+    """The margin test of every op in a process with the sanitizers' runtime, with `kernels` from the directory."""
     runtime = subprocess.run(["c++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
     environment = {
         **os.environ,
         "LD_PRELOAD": runtime.stdout.strip(),
         "ASAN_OPTIONS": "detect_leaks=0",
-        "FASTUNLEARN_TEST_BUILD": str(directory),
+        f"FASTUNLEARN_TEST_{kernels}": str(directory),
     }
-    command = [sys.executable, "-m", "pytest", "-q", "-k", "stay_inside", str(ROOT / "tests" / "kernels")]
+    command = [sys.executable, "-m", "pytest", "-q", "-k", f"stay_inside and {which}", str(ROOT / "tests" / "kernels")]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT)
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_cuda_bodies_under_sanitizers():
+    """On fibers, with the C++ tests of the fibers themselves."""
+    needs_x86_64()
+    directory = build("asan", "cpp_tests", "fastunlearn_fibers", options=("-DFASTUNLEARN_SANITIZE=ON",))
+    assert "overflow_is_caught" in run_ctest(directory)
+    run_margin_tests("FIBERS", directory, "cuda-on-cpu")
+
+
+@pytest.mark.slow
+def test_cpu_kernels_under_sanitizers():
+    """Which take minutes to compile."""
+    needs_x86_64()
+    directory = build("asan", "_C", options=("-DFASTUNLEARN_SANITIZE=ON",))
+    run_margin_tests("EXTENSION", directory, "not cuda and not triton")

@@ -37,8 +37,8 @@ NOT_INTERPRETED = {
     "test_does_not_depend_on_the_threads",
 }
 
-if "FASTUNLEARN_TEST_BUILD" in os.environ:  # kernels from another build, such as one with AddressSanitizer
-    load(Path(os.environ["FASTUNLEARN_TEST_BUILD"]) / "_C.abi3.so", "fastunlearn._C")
+if "FASTUNLEARN_TEST_EXTENSION" in os.environ:  # from another build, such as one with AddressSanitizer
+    load(Path(os.environ["FASTUNLEARN_TEST_EXTENSION"]) / "_C.abi3.so", "fastunlearn._C")
 
 
 def pytest_generate_tests(metafunc):
@@ -99,7 +99,7 @@ def fibers():
     from fastunlearn.kernels import registry
 
     needs_x86_64()
-    directory = Path(os.environ.get("FASTUNLEARN_TEST_BUILD") or build("cmake", FIBERS))
+    directory = Path(os.environ.get("FASTUNLEARN_TEST_FIBERS") or build("cmake", FIBERS))
     library = torch.library.Library(FIBERS, "DEF")
     for op in registry.OPS.values():
         library.define(op.schema)
