@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+MOST_COPIED = 1 << 31  # elements of a tensor; memory is unlikely to hold more twice
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -26,8 +27,8 @@ def check_lists(op: str, params: Iterable[Tensor], /, **others: Iterable[Tensor]
 
     Raises:
         TypeError: not an iterable of tensors, or a dtype that the op does not know.
-        ValueError: lists of different lengths, a tensor of another shape, dtype or device than its parameter, or
-            parameters on different devices.
+        ValueError: lists of different lengths, a tensor of another shape, dtype or device than its parameter,
+            parameters on different devices, or more than 2³¹ elements that would have to be copied.
     """
     params = _as_list(op, "params", params)
     for i, param in enumerate(params):
@@ -35,6 +36,8 @@ def check_lists(op: str, params: Iterable[Tensor], /, **others: Iterable[Tensor]
             raise TypeError(f"{op}: params[{i}] must be float32, float64, bfloat16 or float16, got {param.dtype}")
         if param.device != params[0].device:
             raise ValueError(f"{op}: params[{i}] must be on {params[0].device} like params[0], got {param.device}")
+        if param.numel() > MOST_COPIED and not torch.ops.aten.is_non_overlapping_and_dense(param):
+            raise ValueError(f"{op}: params[{i}] must be dense to hold {param.numel()} elements, got {param.stride()}")
     result = [params]
     for name, tensors in others.items():
         tensors = _as_list(op, name, tensors)
@@ -44,6 +47,11 @@ def check_lists(op: str, params: Iterable[Tensor], /, **others: Iterable[Tensor]
             if param.shape != tensor.shape or param.dtype != tensor.dtype or param.device != tensor.device:
                 raise ValueError(
                     f"{op}: {name}[{i}] must be {_describe(param)} like params[{i}], got {_describe(tensor)}"
+                )
+            if param.numel() > MOST_COPIED and param.stride() != tensor.stride():
+                raise ValueError(
+                    f"{op}: {name}[{i}] must have the strides {param.stride()} of params[{i}] to hold {param.numel()} "
+                    f"elements, got {tensor.stride()}"
                 )
         result.append(tensors)
     return result

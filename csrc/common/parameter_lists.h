@@ -62,7 +62,10 @@ class ParameterLists {
       const Form param(params[i]);
       STD_TORCH_CHECK(same_device(param, first), op, ": params must be on one device");
       const bool dense = is_dense(param);
-      if (!dense) copies_.push_back(torch::stable::contiguous(params[i]));
+      if (!dense) {
+        check_copy(op, param);
+        copies_.push_back(torch::stable::contiguous(params[i]));
+      }
       const Tensor layout = dense ? params[i] : copies_.back();
       const Form form = dense ? param : Form(layout);
       parameters_.push_back({layout.scalar_type(), param.numel(), tensor_weights.empty() ? 1.0 : tensor_weights[i],
@@ -81,12 +84,19 @@ class ParameterLists {
   }
 
  private:
+  // Memory is unlikely to hold more than this twice, and the system may kill a process that tries.
+  static void check_copy(const char* op, const Form& form) {
+    constexpr int64_t most_copied = int64_t{1} << 31;
+    STD_TORCH_CHECK(form.numel() <= most_copied, op, ": more than 2^31 elements must be dense, in one layout");
+  }
+
   // The address of a tensor that belongs to `param`, in `layout`.
   const void* partner(const char* op, const char* name, const Tensor& tensor, const Form& param, const Form& layout) {
     const Form form(tensor);
     STD_TORCH_CHECK(same_sizes(form, param), op, ": ", name, " must have the shapes of params");
     check_same_dtype_and_device(form, param, op, name);
     if (same_layout(form, layout)) return tensor.data_ptr();
+    check_copy(op, form);
     copies_.push_back(empty_with_strides_of(layout));
     torch::stable::copy_(copies_.back(), tensor);
     return copies_.back().data_ptr();

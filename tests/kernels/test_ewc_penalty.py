@@ -275,6 +275,7 @@ def test_takes_any_iterable():
 
 
 ones = torch.ones
+HUGE = ones(1).expand(2**31 + 1)
 ERRORS = {
     "length": (([ones(2)] * 2, [ones(2)], [ones(2)] * 2), ValueError, "anchors must hold 2 tensors like params, got 1"),
     "shape": (
@@ -303,6 +304,11 @@ ERRORS = {
         r"params\[0\] must be float32, float64, bfloat16 or float16, got torch.int64",
     ),
     "one tensor": ((ones(2), [ones(2)], [ones(2)]), TypeError, "params must be a list of tensors, got Tensor"),
+    "too many to copy": (
+        ([HUGE], [HUGE], [HUGE]),
+        ValueError,
+        r"params\[0\] must be dense to hold 2147483649 elements, got \(0,\)",
+    ),
     "no tensor": (([ones(2)], [1.0], [ones(2)]), TypeError, r"anchors\[0\] must be a tensor, got float"),
 }
 

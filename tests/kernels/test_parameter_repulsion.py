@@ -354,6 +354,7 @@ def test_underflow_is_told_once():
 # Arguments -----------------------------------------------------------------------------------------------------------
 
 ones = torch.ones
+HUGE = ones(1).expand(2**31 + 1)
 ERRORS = {
     "kind": ({"kind": "l2"}, ValueError, "kind must be il2, nl2 or el2, got 'l2'"),
     "alpha": ({"alpha": 0.0}, ValueError, "alpha must be positive and finite, got 0.0"),
@@ -370,6 +371,11 @@ ERRORS = {
         {"anchors": [ones(2), ones(4)]},
         ValueError,
         r"anchors\[1\] must be float32 \(4, 3\) on cpu like params\[1\], got float32 \(4,\) on cpu",
+    ),
+    "too many to copy": (
+        {"params": [HUGE], "anchors": [HUGE]},
+        ValueError,
+        r"params\[0\] must be dense to hold 2147483649 elements, got \(0,\)",
     ),
     "integers": (
         {"params": [ones(2).int(), ones(4, 3)]},
