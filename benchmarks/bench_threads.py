@@ -49,6 +49,12 @@ def activating(layout="contiguous", n=8):
     return forward_backward(functools.partial(ops.bias_act, act="lrelu"), [images(layout, n), bias])
 
 
+def convolving():
+    x, weight = torch.randn(8, 128, 32, 32), torch.randn(128, 128, 3, 3)
+    inputs = [t.contiguous(memory_format=torch.channels_last).requires_grad_() for t in (x, weight)]
+    return forward_backward(functools.partial(ops.conv2d, padding=1), inputs)
+
+
 def finishing(layout="contiguous", n=8):
     scale, noise = torch.rand(n, 128, requires_grad=True), torch.randn(n, 1, 64, 64)
     bias = torch.randn(128, requires_grad=True)
@@ -92,6 +98,7 @@ CASES = {
     "styled_epilogue fwd+bwd blur, 1×128×64²": functools.partial(finishing, n=1),
     **{f"upfirdn2d fwd+bwd {name}, 8×128×64²": functools.partial(filtering, name) for name in SAMPLINGS},
     "upfirdn2d fwd+bwd up 2, 8×128×64², channels_last": functools.partial(filtering, "up 2", "channels_last"),
+    "conv2d fwd+bwd, 8×128×32²": convolving,
     "bias_act fwd+bwd, 8×128×64²": activating,
     "bias_act fwd+bwd, 8×128×64², channels_last": functools.partial(activating, "channels_last"),
     "styled_epilogue fwd+bwd blur, 8×128×64²": finishing,

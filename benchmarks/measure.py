@@ -11,6 +11,7 @@ device's own events time each call, and its cache is filled with something else 
 
 import ctypes
 import gc
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -21,10 +22,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from fastunlearn.kernels.conv2d import op as conv2d
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 ROUNDS = {"cpu": 15, "cuda": 50}
 SECONDS, LEAST = 0.6, 5  # a case that takes longer than this under one allocator gets fewer rounds, at least these
@@ -243,8 +245,19 @@ def copy_rate(device: str = "cpu") -> float:
     return 2 * source.nbytes / medians({"copy": lambda: target.copy_(source)}, device)["copy"]
 
 
+@register_flop_formula(conv2d.winograd.overload.overloadpacket)
+def _convolution(x_shape, weight_shape, stride, padding, transposed, *rest, out_shape):
+    """By the formula: every pixel at the lower rate meets every weight of its channel."""
+    return 2 * math.prod(x_shape if transposed else out_shape) * math.prod(weight_shape[1:])
+
+
+@register_flop_formula(conv2d.winograd_weight_gradient.overload.overloadpacket)
+def _weight_gradient(grad_y_shape, x_shape, *options, out_shape):
+    return 2 * math.prod(grad_y_shape) * math.prod(out_shape[1:])
+
+
 class FlopCounter(TorchDispatchMode):
-    """While it lasts, adds up in `total` the operations of dense products and convolutions.
+    """While it lasts, adds up in `total` the operations of dense products and convolutions, by their formulas.
 
     torch's own FlopCounterMode also follows modules, which fails under autograd.grad.
     """

@@ -133,7 +133,7 @@ class _WeightGradient(torch.autograd.Function):
         ctx.options = stride, padding, transposed, rest
         if _suits_winograd(x, weight, stride, _WEIGHT_GRADIENT):
             image, gradient = (grad_y, x) if transposed else (x, grad_y)
-            return _as_aten(_winograd_weight_gradient(gradient, image, stride, padding), x, weight)
+            return _as_aten(winograd_weight_gradient(gradient, image, stride, padding), x, weight)
         return _gradients(grad_y, x, weight, *ctx.options, False, True)[1]
 
     @staticmethod
@@ -155,7 +155,7 @@ def _input_gradient(grad_y, weight, x, stride, padding, transposed, rest):
 
 def _convolve(x: Tensor, weight: Tensor, stride: int, padding: int, transposed: bool, rest: tuple[int, int]) -> Tensor:
     if _suits_winograd(x, weight, stride):
-        return _as_aten(_winograd(x, weight, stride, padding, transposed, *rest), x, weight)
+        return _as_aten(winograd(x, weight, stride, padding, transposed, *rest), x, weight)
     return torch.ops.aten.convolution(x, weight, None, [stride], [padding], [1], transposed, list(rest), 1)
 
 
@@ -178,19 +178,19 @@ def _weight_gradient_fake(grad_y, x, stride, padding):
     return x.new_empty((grad_y.shape[1], x.shape[1], 3, 3)).contiguous(memory_format=torch.channels_last)
 
 
-_winograd = registry.define(
+winograd = registry.define(
     "winograd_conv2d(Tensor x, Tensor weight, int stride, int padding, bool transposed, int rest_h, int rest_w)"
     " -> Tensor",
     reference=winograd_conv2d_reference,
     fake=_fake,
 )
-_winograd_weight_gradient = registry.define(
+winograd_weight_gradient = registry.define(
     "winograd_conv2d_weight_gradient(Tensor grad_y, Tensor x, int stride, int padding) -> Tensor",
     reference=winograd_conv2d_weight_gradient_reference,
     fake=_weight_gradient_fake,
 )
 # The kernels are right everywhere, and faster than oneDNN's where their blocks find 32 large registers.
-_HAS_WINOGRAD = _winograd.has_native("cpu") and torch.backends.cpu.get_cpu_capability() == "AVX512"
+_HAS_WINOGRAD = winograd.has_native("cpu") and torch.backends.cpu.get_cpu_capability() == "AVX512"
 # By stride, the channels on either side from which on they are faster: few ones' products cost less than transforming.
 _CONVOLUTION, _WEIGHT_GRADIENT = {1: 32, 2: 256}, {1: 32, 2: 64}
 _LEAST_PIXELS = 32

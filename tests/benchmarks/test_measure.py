@@ -113,6 +113,18 @@ def test_flop_counter():
     assert counter.total == 2 * 2 * 4 * 5 * 6
 
 
+def test_flop_counter_counts_a_convolution_by_its_formula(monkeypatch):
+    x, weight = torch.randn(2, 4, 9, 9, requires_grad=True), torch.randn(6, 4, 3, 3, requires_grad=True)
+    totals = []
+    for suits in (True, False):
+        monkeypatch.setattr(measure.conv2d, "_suits_winograd", lambda *_, suits=suits: suits)
+        with measure.FlopCounter() as counter:
+            y = measure.conv2d.conv2d(x, weight, stride=2, padding=1)
+            torch.autograd.grad(y.sum(), (x, weight))
+        totals.append(counter.total)
+    assert totals == [3 * 2 * (2 * 6 * 5 * 5) * (4 * 9)] * 2
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
 def test_peak_memory_sees_what_is_freed_again():
     measure.peak_memory(lambda: torch.ones(1 << 20).sum())

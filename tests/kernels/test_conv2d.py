@@ -266,13 +266,13 @@ def test_large_convolutions_are_winograd_s(monkeypatch):
 def test_a_planted_bug_turns_the_comparison_red(monkeypatch, planted):
     tensors = make("conv2d", k=(3, 3))
     matches("conv2d", tensors, padding=1)
-    convolve, gradient = op._winograd, op._winograd_weight_gradient
+    convolve, gradient = op.winograd, op.winograd_weight_gradient
     if planted == "point":
-        monkeypatch.setattr(op, "_winograd", lambda x, w, *a: convolve(x, w + 1e-4 * w.flip(2), *a))
+        monkeypatch.setattr(op, "winograd", lambda x, w, *a: convolve(x, w + 1e-4 * w.flip(2), *a))
     elif planted == "padding":
-        monkeypatch.setattr(op, "_winograd", lambda x, w, *a: convolve(x.roll(1, 2), w, *a))
+        monkeypatch.setattr(op, "winograd", lambda x, w, *a: convolve(x.roll(1, 2), w, *a))
     else:
-        monkeypatch.setattr(op, "_winograd_weight_gradient", lambda *a: gradient(*a).flip(3))
+        monkeypatch.setattr(op, "winograd_weight_gradient", lambda *a: gradient(*a).flip(3))
     with pytest.raises(AssertionError, match="against float64"):
         matches("conv2d", tensors, padding=1)
 
