@@ -66,6 +66,7 @@ class Op:
         self.overload = getattr(getattr(torch.ops, NAMESPACE), self.name).default
         self.recorded: Callable | None = None  # computes the op and records its gradient
         self.check: Callable | None = None
+        self.devices = ("cpu", "cuda")
         self._kernel = self.overload._op
         arguments = self.overload._schema.arguments
         self._tensors = [i for i, argument in enumerate(arguments) if "Tensor" in str(argument.type)]
@@ -152,6 +153,7 @@ def define(
     check: Callable | None = None,
     setup_context: Callable | None = None,
     backward: Callable | None = None,
+    devices: tuple[str, ...] = ("cpu", "cuda"),
 ) -> Op:
     """Declare an op of the ``fastunlearn`` namespace.
 
@@ -165,12 +167,14 @@ def define(
         setup_context: ``setup_context(ctx, inputs, output)`` saves what the backward needs.
         backward: ``backward(ctx, *grads)`` returns one gradient (or None) per argument of the schema, computed by ops
             and differentiable torch functions only, so that gradients of any order exist.
+        devices: the types that it is called on; elsewhere its users do without it.
 
     Returns:
         The op; call it with the schema's arguments, positionally.
     """
     _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     op = Op(schema, package=reference.__module__.rpartition(".")[0])
+    op.devices = devices
     op.check, reference, fake = check, _after(check, reference), _after(check, fake)
     qualified = f"{NAMESPACE}::{op.name}"
     fallback = _announced(op, reference)
@@ -291,7 +295,7 @@ class Choice(NamedTuple):
 def choices() -> Iterator[Choice]:
     """What each op runs on each device, and why."""
     for op in OPS.values():
-        for device in ("cpu", "cuda"):
+        for device in op.devices:
             implementation, why = op.choice(device)
             if device == "cuda" and not torch.cuda.is_available():
                 there = {"native": "kernel compiled", "triton": "Triton kernel", "reference": "no kernel"}

@@ -183,11 +183,13 @@ winograd = registry.define(
     " -> Tensor",
     reference=winograd_conv2d_reference,
     fake=_fake,
+    devices=("cpu",),
 )
 winograd_weight_gradient = registry.define(
     "winograd_conv2d_weight_gradient(Tensor grad_y, Tensor x, int stride, int padding) -> Tensor",
     reference=winograd_conv2d_weight_gradient_reference,
     fake=_weight_gradient_fake,
+    devices=("cpu",),
 )
 # The kernels are right everywhere, and faster than oneDNN's where their blocks find 32 large registers.
 _HAS_WINOGRAD = winograd.has_native("cpu") and torch.backends.cpu.get_cpu_capability() == "AVX512"

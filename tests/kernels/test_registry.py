@@ -53,6 +53,10 @@ def lines(op):
     return [choice for choice in registry.choices() if choice.op == op.name]
 
 
+def test_doctor_leaves_out_where_an_op_is_never_called():
+    assert [choice.device for choice in lines(registry.OPS["winograd_conv2d"])] == ["cpu"]
+
+
 def test_doctor_says_triton_and_why(op, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert lines(op) == [
