@@ -4,7 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from developer_build import ROOT, build, needs_x86_64
 
 
@@ -45,9 +44,8 @@ def test_cuda_bodies_under_sanitizers():
     run_margin_tests("FIBERS", directory, "cuda-on-cpu")
 
 
-@pytest.mark.slow
 def test_cpu_kernels_under_sanitizers():
-    """Which take minutes to compile."""
+    """Of loops that are compiled for several sizes of register, those for the smallest."""
     needs_x86_64()
     directory = build("asan", "_C", options=("-DFASTUNLEARN_SANITIZE=ON",))
     run_margin_tests("EXTENSION", directory, "not cuda and not triton")
