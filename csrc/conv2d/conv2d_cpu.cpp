@@ -78,8 +78,8 @@ template <typename F, typename T>
 void convolve(const Tensor& x, const Tensor& weight, Weight strides, int64_t padding, const Tensor& y) {
   constexpr int products = F::products, of_x = F::OfInputs::to, of_weight = F::OfWeights::to;
   const Image in = image_of(x), out = image_of(y);
-  // Of the two, the padding moves what begins further out: the inputs, or the outputs of a transposed convolution.
-  const int64_t cut = F::output_step == 4 ? padding : 0;
+  // The padding lies around the inputs; a transposed convolution's is cut off the outputs.
+  const int64_t cut = F::transposed ? padding : 0;
   const int64_t rows = (out.h + cut + F::output_step - 1) / F::output_step;
   const int64_t columns = (out.w + cut + F::output_step - 1) / F::output_step;
   const Tiles in_tiles{rows, columns, F::input_step, F::first_input - (padding - cut)};

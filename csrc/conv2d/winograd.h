@@ -13,6 +13,7 @@ namespace fastunlearn::conv2d {
 // Two outputs from four inputs by 4 products for 6: F(2, 3).
 //   y₀ = w₀x₀ + w₁x₁ + w₂x₂,  y₁ = w₀x₁ + w₁x₂ + w₂x₃
 struct Unit {
+  static constexpr bool transposed = false;
   static constexpr int products = 4, input_step = 2, output_step = 2, first_input = 0;
   static constexpr int input_point[] = {0, 1, 2, 3}, weight_point[] = {0, 1, 2, 3};
 
@@ -71,6 +72,7 @@ struct Unit {
 // one.
 //   y₀ = w₀x₀ + w₁x₁ + w₂x₂,  y₁ = w₀x₂ + w₁x₃ + w₂x₄
 struct Down {
+  static constexpr bool transposed = false;
   static constexpr int products = 5, input_step = 4, output_step = 2, first_input = 0;
   static constexpr int input_point[] = {0, 1, 2, 3, 4}, weight_point[] = {0, 1, 2, 3, 3};
 
@@ -128,6 +130,7 @@ struct Down {
 // The adjoint of stride 2: four outputs from three inputs by 5 products for 6.
 //   y₀ = w₂x₋₁ + w₀x₀,  y₁ = w₁x₀,  y₂ = w₂x₀ + w₀x₁,  y₃ = w₁x₁
 struct Up {
+  static constexpr bool transposed = true;
   static constexpr int products = 5, input_step = 2, output_step = 4, first_input = -1;
   static constexpr int input_point[] = {0, 1, 2, 1, 3}, weight_point[] = {0, 1, 2, 3, 3};
 
