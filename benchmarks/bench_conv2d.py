@@ -9,9 +9,9 @@ import functools
 import pytest
 import torch
 import torch.nn.functional as F
-from fastunlearn.kernels.conv2d import IMPLEMENTATIONS, TRANSPOSED_IMPLEMENTATIONS, conv2d
+from fastunlearn.kernels.conv2d import IMPLEMENTATIONS, TRANSPOSED_IMPLEMENTATIONS, conv2d, op
 from harness import assert_matches
-from measure import WORK, compare
+from measure import WORK, compare, full
 
 SHAPES = [(2, 512, 64, 64), (8, 128, 32, 32), (4, 64, 128, 128), (16, 128, 8, 8)]
 KINDS = {
@@ -82,3 +82,29 @@ def test_gradient_penalty(benchmark, device, shape):
         assert_matches(conv2d, F.conv2d, *small, padding=1, terms=72 * 128)
 
     compare(benchmark, f"conv2d, gradient penalty's gradient in the weight {shape}", cases, moved, check, device)
+
+
+@pytest.mark.parametrize("channels", full([16, 32, 64, 128, 256]))
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("what", ["forward", "weight gradient"])
+def test_where_winograd_pays(benchmark, device, channels, stride, what):
+    """Winograd's kernels themselves, also where conv2d leaves them out."""
+    if device != "cpu":
+        pytest.skip("there are none")
+    x, weight = (t.detach() for t in make(device, (4, channels, 32, 32)))
+    grad_y = torch.ones_like(F.conv2d(x, weight, stride=stride, padding=1))
+    options = [stride, stride], [1, 1], [1, 1], False, [0, 0], 1
+    if what == "forward":
+        cases = {
+            "reference": lambda: F.conv2d(x, weight, stride=stride, padding=1),
+            "native": lambda: op.winograd(x, weight, stride, 1, False, 0, 0),
+        }
+    else:
+        wanted = [False, True, False]
+        cases = {
+            "reference": lambda: torch.ops.aten.convolution_backward(grad_y, x, weight, None, *options, wanted)[1],
+            "native": lambda: op.winograd_weight_gradient(grad_y, x, stride, 1),
+        }
+    flops = 2 * grad_y.numel() * weight[0].numel()
+    name = f"Winograd, {what}, stride {stride}, {channels} channels"
+    compare(benchmark, name, cases, x.nbytes + weight.nbytes + grad_y.nbytes, lambda: None, device, flops=flops)

@@ -132,7 +132,7 @@ struct Down {
 struct Up {
   static constexpr bool transposed = true;
   static constexpr int products = 5, input_step = 2, output_step = 4, first_input = -1;
-  static constexpr int input_point[] = {0, 1, 2, 1, 3}, weight_point[] = {0, 1, 2, 3, 3};
+  static constexpr int input_point[] = {0, 1, 2, 1, 3}, weight_point[] = {2, 1, 0, 3, 3};
 
   struct OfInputs {
     static constexpr int from = 3, to = 4;
@@ -144,16 +144,7 @@ struct Up {
       v[3] = x[2];
     }
   };
-  struct OfWeights {
-    static constexpr int from = 3, to = 4;
-    template <typename V>
-    INLINE static void apply(const V* w, V* u) {
-      u[0] = w[2];
-      u[1] = w[0] + w[2];
-      u[2] = w[0];
-      u[3] = w[1];
-    }
-  };
+  using OfWeights = Down::OfWeights;
   struct ToOutputs {
     static constexpr int from = 5, to = 4;
     template <typename V>

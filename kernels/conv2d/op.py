@@ -199,7 +199,7 @@ _LEAST_PIXELS = 32
 
 
 def _suits_winograd(x: Tensor, weight: Tensor, stride: int, least: dict[int, int] = _CONVOLUTION) -> bool:
-    """Where Winograd's algorithm is the faster one: `python benchmarks/bench_conv2d.py` measured it."""
+    """Where Winograd's algorithm is the faster one, by benchmarks/bench_conv2d.py on one machine."""
     if not (_HAS_WINOGRAD and x.dtype == torch.float32 and x.device.type == "cpu" and weight.shape[2:] == (3, 3)):
         return False
     channels = min(weight.shape[:2])

@@ -175,6 +175,15 @@ def test_winograd_third_order(name):
 
 
 @winograd
+@pytest.mark.parametrize("stride", [1, 2])
+def test_winograd_rounds_no_worse_than_torch(stride):
+    tensors = [t.detach() for t in make("conv2d", layout="channels_last", n=1, i=512, o=64, h=16, w=16, k=(3, 3))]
+    exact = F.conv2d(*(t.double() for t in tensors), stride=stride, padding=1)
+    ours, theirs = ((f(*tensors, stride=stride, padding=1) - exact).norm() for f in (conv2d, F.conv2d))
+    assert ours < 1.2 * theirs
+
+
+@winograd
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_winograd_of_no_images(name):
     for stride in (1, 2):
