@@ -5,6 +5,7 @@ from .kernels.conv2d.op import conv2d, conv_transpose2d
 from .kernels.ema_update.op import ema_update
 from .kernels.ewc_penalty.op import ewc_penalty
 from .kernels.fisher_accumulate.op import fisher_accumulate
+from .kernels.grid_sample.op import grid_sample
 from .kernels.latent_projection.op import LatentProjection, latent_projection
 from .kernels.matrix_sqrt.op import matrix_sqrt
 from .kernels.modulated_conv2d.op import modulated_conv2d, styled_conv2d
@@ -30,6 +31,7 @@ __all__ = [
     "ewc_penalty",
     "filter2d",
     "fisher_accumulate",
+    "grid_sample",
     "largest_alpha",
     "latent_projection",
     "matrix_sqrt",
