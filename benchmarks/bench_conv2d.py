@@ -86,7 +86,7 @@ def test_gradient_penalty(benchmark, device, shape):
 
 @pytest.mark.parametrize("channels", full([16, 32, 64, 128, 256]))
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("what", ["forward", "weight gradient"])
+@pytest.mark.parametrize("what", ["forward", "transposed", "weight gradient"])
 def test_where_winograd_pays(benchmark, device, channels, stride, what):
     """Winograd's kernels themselves, also where conv2d leaves them out."""
     if device != "cpu":
@@ -98,6 +98,11 @@ def test_where_winograd_pays(benchmark, device, channels, stride, what):
         cases = {
             "reference": lambda: F.conv2d(x, weight, stride=stride, padding=1),
             "native": lambda: op.winograd(x, weight, stride, 1, False, 0, 0),
+        }
+    elif what == "transposed":
+        cases = {
+            "reference": lambda: F.conv_transpose2d(grad_y, weight, stride=stride, padding=1),
+            "native": lambda: op.winograd(grad_y, weight, stride, 1, True, 0, 0),
         }
     else:
         wanted = [False, True, False]

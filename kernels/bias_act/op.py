@@ -116,8 +116,11 @@ def _setup_context(ctx, inputs, output):
     ctx.has_bias = b is not None
     ctx.set_materialize_grads(False)  # the signs have none
     ctx.stride = y.stride()
-    if inputs[3] == "swish":
+    act, clamp = inputs[3], inputs[6]
+    if act == "swish":
         ctx.save_for_backward(x, None, b)
+    elif act == "linear" and clamp < 0:
+        ctx.save_for_backward(None, None, None)  # so that y may be written to, as NVIDIA's discriminator does
     else:
         ctx.save_for_backward(y, signs if has_signs else None, None)
 
@@ -131,6 +134,7 @@ def _backward(ctx, grad_y, _):
     if grad_y is None:
         return (None,) * 8
     ref, signs, b = ctx.saved_tensors
+    ref = grad_y if ref is None else ref  # the slope is the same everywhere
     wants_b = ctx.has_bias and ctx.needs_input_grad[1]
     signs = _saved_signs(ctx, ref, signs)
     grad_x, grad_b = _bias_act_backward(grad_y, ref, signs, b, *ctx.arguments, wants_b)

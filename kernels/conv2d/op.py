@@ -154,7 +154,7 @@ def _input_gradient(grad_y, weight, x, stride, padding, transposed, rest):
 
 
 def _convolve(x: Tensor, weight: Tensor, stride: int, padding: int, transposed: bool, rest: tuple[int, int]) -> Tensor:
-    if _suits_winograd(x, weight, stride):
+    if _suits_winograd(x, weight, stride, _TRANSPOSED if transposed else _CONVOLUTION):
         return _as_aten(winograd(x, weight, stride, padding, transposed, *rest), x, weight)
     return torch.ops.aten.convolution(x, weight, None, [stride], [padding], [1], transposed, list(rest), 1)
 
@@ -194,11 +194,11 @@ winograd_weight_gradient = registry.define(
 # The kernels are right everywhere, and faster than oneDNN's where their blocks find 32 large registers.
 _HAS_WINOGRAD = winograd.has_native("cpu") and torch.backends.cpu.get_cpu_capability() == "AVX512"
 # By stride, the channels on either side from which on they are faster: few ones' products cost less than transforming.
-_CONVOLUTION, _WEIGHT_GRADIENT = {1: 32, 2: 256}, {1: 32, 2: 64}
+_CONVOLUTION, _TRANSPOSED, _WEIGHT_GRADIENT = {1: 32, 2: 256}, {1: 32, 2: 64}, {1: 32, 2: 64}
 _LEAST_PIXELS = 32
 
 
-def _suits_winograd(x: Tensor, weight: Tensor, stride: int, least: dict[int, int] = _CONVOLUTION) -> bool:
+def _suits_winograd(x: Tensor, weight: Tensor, stride: int, least: dict[int, int]) -> bool:
     """Where Winograd's algorithm is the faster one, by benchmarks/bench_conv2d.py on one machine."""
     if not (_HAS_WINOGRAD and x.dtype == torch.float32 and x.device.type == "cpu" and weight.shape[2:] == (3, 3)):
         return False

@@ -32,7 +32,7 @@ def modulated_conv2d(
     Args:
         x: [N, I, H, W], any floating dtype, contiguous or channels_last.
         weight: [O, I, kh, kw], or [k, O, I, kh, kw] for k base weights in one batch, as when k adapted generators train
-            together: each takes N / k consecutive samples.
+            together: each takes N / k consecutive samples. Convolved in x's dtype.
         styles: [N, I], the factor of each input channel.
         up: integer upsampling factor: transposed convolution, then the filter with gain up².
         down: integer downsampling factor: the filter, then a strided convolution.
@@ -95,13 +95,13 @@ def styled_conv2d(
     return styled_epilogue(y, b, noise=noise, strength=strength, act=act, alpha=alpha, gain=gain, clamp=clamp, **behind)
 
 
-def demodulation(weight: Tensor, styles: Tensor) -> Tensor:
+def demodulation(weight: Tensor, styles: Tensor, eps: float = 1e-8) -> Tensor:
     """d [N, O] of the formula above, in at least float32: the sum of squares overflows half precision."""
     precise = torch.promote_types(weight.dtype, torch.float32)
     with torch.autocast(weight.device.type, enabled=False):
         of_inputs = weight.to(precise).square().sum(dim=(-2, -1))
         energy = styles.to(precise).square().unflatten(0, (*weight.shape[:-4], -1)) @ of_inputs.mT
-        return (energy.flatten(0, -2) + 1e-8).rsqrt()
+        return (energy.flatten(0, -2) + eps).rsqrt()
 
 
 def _convolved(
@@ -120,7 +120,8 @@ def _convolved(
     scale = demodulation(weight, styles) if demodulate else None
     if demodulate and _convolves_in_float16(x):
         weight, styles, norms = _normalised(weight, styles)
-        weight, scale = weight.to(x.dtype), scale * norms
+        scale = scale * norms
+    weight = weight.to(x.dtype)
     x = x * styles.to(x.dtype)[:, :, None, None]
     if weight.ndim == 4:
         y, behind = _conv2d_resample(x, weight, f, up, down, padding, flip_weight)

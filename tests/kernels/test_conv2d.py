@@ -256,9 +256,13 @@ def test_large_convolutions_are_winograd_s(monkeypatch):
     monkeypatch.setattr(op, "_HAS_WINOGRAD", True)
     last = torch.channels_last
     x, weight = torch.empty(2, 64, 16, 16).to(memory_format=last), torch.empty(64, 64, 3, 3)
-    suits = op._suits_winograd
+
+    def suits(x, weight, stride, least=op._CONVOLUTION):
+        return op._suits_winograd(x, weight, stride, least)
+
     assert suits(x, weight, 1)
     assert suits(x, weight, 2, op._WEIGHT_GRADIENT)
+    assert suits(x, weight, 2, op._TRANSPOSED)
     assert not suits(x, weight, 2)
     assert not suits(x, weight, 3)
     assert not suits(x.contiguous(), weight, 1)

@@ -1,0 +1,14 @@
+"""The memory format in which foreign generators' features go from layer to layer."""
+
+import torch
+from torch import Tensor
+
+
+def fast_format(x: Tensor) -> Tensor:
+    """x [N, C, H, W] as our convolutions are fastest: channels_last on the CPU. On a GPU as it is."""
+    return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
+
+
+def as_image(y: Tensor, x: Tensor) -> Tensor:
+    """y, computed of x: an image (up to four channels) contiguous if x is, since code that gets one may ``view`` it."""
+    return y.contiguous() if y.shape[1] <= 4 and x.is_contiguous() else y

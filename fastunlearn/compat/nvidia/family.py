@@ -1,0 +1,29 @@
+"""What the two families of NVIDIA's have in common."""
+
+from types import ModuleType
+
+from .. import conv2d_gradfix
+from ..dropin import Changes, DropIn
+from . import bias_act, conv2d_resample, fma, grid_sample_gradfix, networks, upfirdn2d
+
+MODULES = {
+    f"torch_utils.ops.{module.__name__.rpartition('.')[2]}": module
+    for module in (bias_act, conv2d_gradfix, conv2d_resample, fma, grid_sample_gradfix, upfirdn2d)
+}
+
+
+class NvidiaDropIn(DropIn):
+    """A `DropIn` for a repository with ``torch_utils`` and networks that pickle their source.
+
+    Args:
+        name: of the family.
+        modules: what it has besides the common ones, or otherwise than they are.
+        networks: the modules that define a modulated_conv2d.
+    """
+
+    def __init__(self, name: str, modules: dict[str, object], networks_in: tuple[str, ...]):
+        def persistence(module: ModuleType) -> Changes:
+            return networks.exchanged_in_pickles(module, self)
+
+        patches = dict.fromkeys(networks_in, networks.exchanged_modulated_conv2d)
+        super().__init__(name, {**MODULES, **modules}, {**patches, "torch_utils.persistence": persistence})
