@@ -195,24 +195,21 @@ struct Decimate {
   }
 };
 
-// The pass of `left` taps, at most Taps.
-template <int Bytes, typename Pass, int Taps, typename... Args>
-INLINE void one_pass(int64_t first, int64_t left, bool add, const Args&... args) {
-  if (left == Taps) {
-    add ? Pass::template run<Bytes, Taps, true>(first, args...)
-        : Pass::template run<Bytes, Taps, false>(first, args...);
-  } else if constexpr (Taps > 1) {
-    one_pass<Bytes, Pass, Taps - 1>(first, left, add, args...);
-  }
-}
-
-// Runs a filter in passes of at most six taps, so that their number is known at compile time. Every pass but the first
-// adds to what is there, as does the first if `add` says so.
+// Runs a filter in passes of at most four taps, so that their number is known at compile time. Every pass but the
+// first adds to what is there, as does the first if `add` says so.
 template <int Bytes, typename Pass, typename... Args>
 INLINE void in_passes(int64_t taps, bool add, const Args&... args) {
-  constexpr int most = 6;
-  for (int64_t first = 0; first < taps; first += most, add = true) {
-    one_pass<Bytes, Pass, most>(first, std::min<int64_t>(taps - first, most), add, args...);
+  for (int64_t first = 0; first < taps; first += 4, add = true) {
+    const int64_t left = taps - first;
+    if (left >= 4) {
+      add ? Pass::template run<Bytes, 4, true>(first, args...) : Pass::template run<Bytes, 4, false>(first, args...);
+    } else if (left == 3) {
+      add ? Pass::template run<Bytes, 3, true>(first, args...) : Pass::template run<Bytes, 3, false>(first, args...);
+    } else if (left == 2) {
+      add ? Pass::template run<Bytes, 2, true>(first, args...) : Pass::template run<Bytes, 2, false>(first, args...);
+    } else {
+      add ? Pass::template run<Bytes, 1, true>(first, args...) : Pass::template run<Bytes, 1, false>(first, args...);
+    }
   }
 }
 
