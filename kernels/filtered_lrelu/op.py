@@ -155,9 +155,11 @@ _filtered_lrelu_slope = registry.define(
 )
 
 
-def _reference(x, fu=None, fd=None, b=None, up=1, down=1, padding=0, gain=2**0.5, slope=0.2, clamp=None, flip=False):
+def _reference(
+    x, fu=None, fd=None, b=None, up=1, down=1, padding=0, gain=2**0.5, slope=0.2, clamp=None, flip_filter=False
+):
     *given, geometry, activation = _checked("filtered_lrelu", x, fu, fd, b, up, down, padding, gain, slope, clamp)
-    return filtered_lrelu_reference(*given, *geometry, flip, *activation)
+    return filtered_lrelu_reference(*given, *geometry, flip_filter, *activation)
 
 
 IMPLEMENTATIONS = registry.implementations(filtered_lrelu, _reference, _filtered_lrelu, _filtered_lrelu_slope)

@@ -23,7 +23,7 @@ CUDA = ["cuda"] if torch.cuda.is_available() else []
 
 
 @pytest.fixture(params=["cpu", "composite", *CUDA])
-def implementation(request, monkeypatch):
+def run(request, monkeypatch):
     """The kernel, and what runs where there is none."""
     if request.param == "composite":
         monkeypatch.setattr(op._filtered_lrelu, "_native", set())
@@ -67,74 +67,70 @@ def make(n=2, c=3, h=6, w=7, dtype=torch.float32, layout="contiguous", bias=True
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 @pytest.mark.parametrize("filters", FILTERS)
-def test_filters_and_samplings(implementation, filters, sampling):
+def test_filters_and_samplings(run, filters, sampling):
     for layout, bias in itertools.product(("contiguous", "channels_last"), (True, False)):
         x, b = make(layout=layout, bias=bias)
-        assert_matches(implementation, REFERENCE, x, *FILTERS[filters], b, **SAMPLINGS[sampling], terms=TERMS)
+        assert_matches(run, REFERENCE, x, *FILTERS[filters], b, **SAMPLINGS[sampling], terms=TERMS)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_dtypes_and_layouts(implementation, dtype, layout):
+def test_dtypes_and_layouts(run, dtype, layout):
     x, b = make(dtype=dtype, layout=layout)
     for sampling in ("up 2, down 2", "crop"):
-        assert_matches(
-            implementation, REFERENCE, x, *FILTERS["separable"], b, **SAMPLINGS[sampling], terms=TERMS, order=1
-        )
+        assert_matches(run, REFERENCE, x, *FILTERS["separable"], b, **SAMPLINGS[sampling], terms=TERMS, order=1)
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-def test_images_of_many_blocks(implementation, layout):
+def test_images_of_many_blocks(run, layout):
     x, b = make(n=1, c=2, h=70, w=150, layout=layout)
     for sampling, filters in itertools.product(("up 2, down 2", "up 4, down 2", "down 3"), ("separable", "general")):
-        assert_matches(implementation, REFERENCE, x, *FILTERS[filters], b, **SAMPLINGS[sampling], terms=TERMS)
+        assert_matches(run, REFERENCE, x, *FILTERS[filters], b, **SAMPLINGS[sampling], terms=TERMS)
 
 
 @pytest.mark.parametrize("size", [{"n": 0}, {"n": 1, "c": 1, "h": 1, "w": 1}, {"c": 17, "h": 2, "w": 33}])
-def test_sizes(implementation, size):
+def test_sizes(run, size):
     x, b = make(**size)
     for sampling in SAMPLINGS.values():
-        assert_matches(
-            implementation, REFERENCE, x, *FILTERS["separable"], b, **sampling | {"padding": 10}, terms=TERMS
-        )
+        assert_matches(run, REFERENCE, x, *FILTERS["separable"], b, **sampling | {"padding": 10}, terms=TERMS)
 
 
 @pytest.mark.parametrize("padding", [0, 1, 7, [3, -1, 0, 2]])
 @pytest.mark.parametrize(("up", "down"), [(1, 1), (2, 2), (4, 2), (2, 3)])
-def test_output_size(implementation, up, down, padding):
+def test_output_size(run, up, down, padding):
     fu, fd = taps(12), taps(5, 4)
-    y = implementation(torch.ones(1, 1, 19, 21), fu, fd, up=up, down=down, padding=padding)
+    y = run(torch.ones(1, 1, 19, 21), fu, fd, up=up, down=down, padding=padding)
     x0, x1, y0, y1 = padding if isinstance(padding, list) else [padding] * 4
     height, width = 19 * up + y0 + y1 - 11 - 4, 21 * up + x0 + x1 - 11 - 3
     assert y.shape == (1, 1, -(-height // down), -(-width // down))
 
 
-def test_without_filters_it_is_a_leaky_relu(implementation):
+def test_without_filters_it_is_a_leaky_relu(run):
     x, b = make()
     expected = 0.5 * torch.nn.functional.leaky_relu(x + b[:, None, None], 0.3)
-    torch.testing.assert_close(implementation(x, b=b, gain=0.5, slope=0.3), expected)
-    torch.testing.assert_close(implementation(x, b=b, gain=0.5, slope=0.3, clamp=0.1), expected.clamp(-0.1, 0.1))
+    torch.testing.assert_close(run(x, b=b, gain=0.5, slope=0.3), expected)
+    torch.testing.assert_close(run(x, b=b, gain=0.5, slope=0.3, clamp=0.1), expected.clamp(-0.1, 0.1))
 
 
-def test_a_constant_keeps_its_value(implementation):
+def test_a_constant_keeps_its_value(run):
     """Of filters of sum 1, whatever the factors: the inserted zeros are made up for."""
     for up, down in ((2, 2), (4, 2), (1, 2)):
         phases = torch.ones(4 * up) / (4 * up)
-        y = implementation(torch.ones(1, 1, 20, 20), phases, taps(5), up=up, down=down, gain=1.0)
+        y = run(torch.ones(1, 1, 20, 20), phases, taps(5), up=up, down=down, gain=1.0)
         torch.testing.assert_close(y, torch.ones_like(y))
 
 
 @pytest.mark.parametrize("clamp", [None, 0.5])
-def test_numerical_gradients(implementation, clamp):
+def test_numerical_gradients(run, clamp):
     x, b = make(n=1, c=2, h=4, w=3, dtype=torch.float64)
     fu, fd = taps(6).double(), taps(3, 4).double()
-    gradients_agree(lambda x, b: implementation(x, fu, fd, b, 2, 2, 4, clamp=clamp), x, b)
+    gradients_agree(lambda x, b: run(x, fu, fd, b, 2, 2, 4, clamp=clamp), x, b)
 
 
-def test_third_order(implementation):
+def test_third_order(run):
     """Of a function that bends what it is given, so that no order is zero."""
     found = []
-    for function in (implementation, REFERENCE):
+    for function in (run, REFERENCE):
         x, b = make(dtype=torch.float64)
         grads = [function(x, *FILTERS["separable"], b, 2, 2, 9, clamp=0.8)]
         for _ in range(3):
@@ -152,10 +148,10 @@ def test_half_types_round_once():
         assert torch.equal(y, filtered_lrelu(x.float(), *FILTERS["separable"], b.float(), **sampling).to(dtype))
 
 
-def test_keeps_the_memory_format(implementation):
+def test_keeps_the_memory_format(run):
     for layout in ("contiguous", "channels_last"):
         x, b = make(layout=layout)
-        y = implementation(x, *FILTERS["separable"], b, 2, 2, 9)
+        y = run(x, *FILTERS["separable"], b, 2, 2, 9)
         (grad,) = torch.autograd.grad(y.sum(), x)
         for tensor in (y, grad):
             assert tensor.is_contiguous(memory_format=torch.channels_last) == (layout == "channels_last")
@@ -196,9 +192,9 @@ def test_deterministic():
     assert_deterministic(lambda x, b: filtered_lrelu(x, *FILTERS["separable"], b, 2, 2, 9), x, b, order=2)
 
 
-def test_opcheck_and_compilation(implementation):
+def test_opcheck_and_compilation(run):
     x, b = make()
-    call = lambda x, b: implementation(x, *FILTERS["separable"], b, 2, 2, [9, 8], clamp=0.5)  # noqa: E731
+    call = lambda x, b: run(x, *FILTERS["separable"], b, 2, 2, [9, 8], clamp=0.5)  # noqa: E731
     assert_compiles(call, x, b)
     *given, geometry, activation = op._checked("test", x, *FILTERS["separable"], b, 2, 2, 9, 1.0, 0.2, 0.5)
     arguments = (*given, *geometry, False, *activation)
@@ -259,13 +255,13 @@ def test_kernel_refuses_what_its_pointers_could_not_bear():
 @pytest.mark.parametrize("planted", ["value", "slope", "adjoint"])
 def test_a_planted_bug_turns_the_comparison_red(monkeypatch, planted):
     x, b = make()
-    run = op._filtered_lrelu_slope
+    original_slope = op._filtered_lrelu_slope
     if planted == "value":
         original = op._filtered_lrelu
         monkeypatch.setattr(original, "_kernel", lambda *a: original.overload._op(*a[:-2], 1.001 * a[-2], a[-1]))
     elif planted == "slope":
-        monkeypatch.setattr(op, "_filtered_lrelu_slope", lambda v, x, *a: run(v, x + 0.1, *a))
+        monkeypatch.setattr(op, "_filtered_lrelu_slope", lambda v, x, *a: original_slope(v, x + 0.1, *a))
     else:
-        monkeypatch.setattr(op, "_filtered_lrelu_slope", lambda v, *a: run(v.flip(3), *a))
+        monkeypatch.setattr(op, "_filtered_lrelu_slope", lambda v, *a: original_slope(v.flip(3), *a))
     with pytest.raises(AssertionError, match="error"):
         assert_matches(filtered_lrelu, REFERENCE, x, *FILTERS["separable"], b, 2, 2, 9, terms=TERMS)
