@@ -183,10 +183,10 @@ struct Call {
     if (y.numel() == 0) return y;
     const Tensor from = in_format(values, channels_last);
     const Tensor slopes_from = sources ? in_format(*sources, channels_last) : from;
-    const std::optional<Tensor> biases = b ? std::optional(torch::stable::contiguous(*b)) : std::nullopt;
+    const Tensor biases = b ? torch::stable::contiguous(*b) : from;
     dispatch_floating(y.scalar_type(), "filtered_lrelu", [&](auto zero) {
       using S = decltype(zero);
-      run<S>(y, from, slopes_from, biases ? static_cast<const S*>(biases->const_data_ptr()) : nullptr, channels_last);
+      run<S>(y, from, slopes_from, b ? static_cast<const S*>(biases.const_data_ptr()) : nullptr, channels_last);
     });
     return y;
   }
