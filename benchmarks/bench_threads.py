@@ -63,6 +63,12 @@ def finishing(layout="contiguous", n=8):
     return forward_backward(layer, [x, bias, scale])
 
 
+def activating_between_filters():
+    x, taps = torch.randn(2, 64, 148, 148), torch.ones(12) / 12
+    layer = functools.partial(ops.filtered_lrelu, fu=taps, fd=taps, up=2, down=2)
+    return forward_backward(layer, [x.requires_grad_()])
+
+
 def comparing():
     x, y = torch.rand(2, 8, 3, 256, 256)
     return forward_backward(functools.partial(ops.ms_ssim, data_range=1.0), [x.requires_grad_(), y.requires_grad_()])
@@ -103,6 +109,7 @@ CASES = {
     "bias_act fwd+bwd, 8×128×64², channels_last": functools.partial(activating, "channels_last"),
     "styled_epilogue fwd+bwd blur, 8×128×64²": finishing,
     "styled_epilogue fwd+bwd blur, 8×128×64², channels_last": functools.partial(finishing, "channels_last"),
+    "filtered_lrelu fwd+bwd, 2×64×148²": activating_between_filters,
     "ms_ssim fwd+bwd, 8×3×256²": comparing,
     "ewc_penalty, 25 M": penalising,
     "parameter_repulsion nl2, 25 M": functools.partial(repelling, "nl2"),

@@ -4,6 +4,7 @@ from .kernels.bias_act.op import bias_act
 from .kernels.conv2d.op import conv2d, conv_transpose2d
 from .kernels.ema_update.op import ema_update
 from .kernels.ewc_penalty.op import ewc_penalty
+from .kernels.filtered_lrelu.op import filtered_lrelu
 from .kernels.fisher_accumulate.op import fisher_accumulate
 from .kernels.grid_sample.op import grid_sample
 from .kernels.latent_projection.op import LatentProjection, latent_projection
@@ -30,6 +31,7 @@ __all__ = [
     "ema_update",
     "ewc_penalty",
     "filter2d",
+    "filtered_lrelu",
     "fisher_accumulate",
     "grid_sample",
     "largest_alpha",

@@ -204,26 +204,73 @@ Rows<typename Job<S>::T> load_rows(const Job<S>& job, const Ends& ends, Scratch<
   return {sources, needed, scratch.width, scratch.zero.data()};
 }
 
+// Output rows `outputs`, at most block_rows of them, from the rows that they meet.
+template <typename S>
+void filter_rows(const Job<S>& job, Scratch<S>& scratch, const Rows<typename Job<S>::T>& rows, Range outputs,
+                 typename Job<S>::T* out, bool past_caches) {
+  using T = typename Job<S>::T;
+  const Axis& vertical_axis = job.vertical;
+  const int64_t out_w = job.horizontal.out, row_size = job.row_size();
+  if (job.fused) {
+    if constexpr (std::is_same_v<T, float>) {
+      const Polyphase<T>& along_row = job.along_rows[0];
+      if (job.channels == 1) {
+        filter_in_registers(out, rows, job.horizontal.in, job.along_columns, along_row, outputs, out_w);
+      } else {
+        filter_pixels(out, rows, job.horizontal.in, job.along_columns, along_row, outputs, out_w, job.channels,
+                      past_caches);
+      }
+    }
+    return;
+  }
+  Rows<T> inside = rows;
+  inside.data += scratch.exist.begin * job.channels;
+  const int64_t width = scratch.exist.size() * job.channels, first = scratch.met.begin;
+  if (job.separable) {
+    vertical(scratch.buffer_inside, scratch.stride, inside, job.along_columns, outputs, width);
+    horizontal(out, row_size, scratch.buffer.data(), scratch.stride, outputs.size(), first, job.along_rows[0], out_w,
+               job.channels, false);
+    return;
+  }
+  const Range met = reach_of(vertical_axis, outputs);
+  for (int64_t row = met.begin; row < met.end; ++row) {
+    std::copy_n(inside(row), width, scratch.buffer_inside + (row - met.begin) * scratch.stride);
+  }
+  const int64_t common = std::gcd(vertical_axis.up, vertical_axis.down);
+  const int64_t period = vertical_axis.up / common, step = vertical_axis.down / common;
+  for (int64_t r = 0; r < period; ++r) {
+    const Range m = of_phase(outputs, period, r);
+    const Reach at = reach(vertical_axis, r);
+    T* const to = out + (m.begin * period + r - outputs.begin) * row_size;
+    const T* const from = scratch.buffer.data() + (m.begin * step + at.source - met.begin) * scratch.stride;
+    if (at.count == 0) {
+      for (int64_t i = 0; i < m.size(); ++i) std::fill_n(to + i * period * row_size, row_size, T(0));
+    }
+    for (int64_t k = 0; k < at.count; ++k) {
+      horizontal(to, period * row_size, from + k * scratch.stride, step * scratch.stride, m.size(), first,
+                 job.along_rows[at.first_tap + k * vertical_axis.up], out_w, job.channels, k > 0);
+    }
+  }
+}
+
 // One block of outputs.
 template <typename S, typename Ends>
 void run_block(const Job<S>& job, const Ends& ends, Scratch<S>& scratch, const Block& block) {
   using T = typename Job<S>::T;
-  const Axis& vertical_axis = job.vertical;
   const Range outputs = job.outputs(block.part);
-  const int64_t out_w = job.horizontal.out, row_size = job.row_size();
   S* const y =
-      job.y + ((block.image * job.planes_per_image + block.plane) * vertical_axis.out + outputs.begin) * row_size;
+      job.y + ((block.image * job.planes_per_image + block.plane) * job.vertical.out + outputs.begin) * job.row_size();
 
   Rows<T> rows;
   if constexpr (Ends::loads) {
     rows = load_rows(job, ends, scratch, block, outputs);
   } else {
-    rows = {ends.plane(block), {0, vertical_axis.in}, ends.row_stride(), scratch.zero.data()};
+    rows = {ends.plane(block), {0, job.vertical.in}, ends.row_stride(), scratch.zero.data()};
   }
   if constexpr (std::is_same_v<S, float>) {
     if (job.sliding) {
-      slide_pixels(y, rows, job.horizontal.in, job.along_columns, job.along_rows[0], outputs, out_w, job.channels,
-                   job.past_caches, ends.vectors(block, outputs));
+      slide_pixels(y, rows, job.horizontal.in, job.along_columns, job.along_rows[0], outputs, job.horizontal.out,
+                   job.channels, job.past_caches, ends.vectors(block, outputs));
       return;
     }
   }
@@ -234,47 +281,7 @@ void run_block(const Job<S>& job, const Ends& ends, Scratch<S>& scratch, const B
   } else {
     out = y;
   }
-
-  if (job.fused) {
-    if constexpr (std::is_same_v<T, float>) {
-      const Polyphase<T>& along_row = job.along_rows[0];
-      if (job.channels == 1) {
-        filter_in_registers(out, rows, job.horizontal.in, job.along_columns, along_row, outputs, out_w);
-      } else {
-        filter_pixels(out, rows, job.horizontal.in, job.along_columns, along_row, outputs, out_w, job.channels,
-                      job.past_caches && !Ends::finishes);
-      }
-    }
-  } else {
-    Rows<T> inside = rows;
-    inside.data += scratch.exist.begin * job.channels;
-    const int64_t width = scratch.exist.size() * job.channels, first = scratch.met.begin;
-    if (job.separable) {
-      vertical(scratch.buffer_inside, scratch.stride, inside, job.along_columns, outputs, width);
-      horizontal(out, row_size, scratch.buffer.data(), scratch.stride, outputs.size(), first, job.along_rows[0], out_w,
-                 job.channels, false);
-    } else {
-      const Range met = reach_of(vertical_axis, outputs);
-      for (int64_t row = met.begin; row < met.end; ++row) {
-        std::copy_n(inside(row), width, scratch.buffer_inside + (row - met.begin) * scratch.stride);
-      }
-      const int64_t common = std::gcd(vertical_axis.up, vertical_axis.down);
-      const int64_t period = vertical_axis.up / common, step = vertical_axis.down / common;
-      for (int64_t r = 0; r < period; ++r) {
-        const Range m = of_phase(outputs, period, r);
-        const Reach at = reach(vertical_axis, r);
-        T* const to = out + (m.begin * period + r - outputs.begin) * row_size;
-        const T* const from = scratch.buffer.data() + (m.begin * step + at.source - met.begin) * scratch.stride;
-        if (at.count == 0) {
-          for (int64_t i = 0; i < m.size(); ++i) std::fill_n(to + i * period * row_size, row_size, T(0));
-        }
-        for (int64_t k = 0; k < at.count; ++k) {
-          horizontal(to, period * row_size, from + k * scratch.stride, step * scratch.stride, m.size(), first,
-                     job.along_rows[at.first_tap + k * vertical_axis.up], out_w, job.channels, k > 0);
-        }
-      }
-    }
-  }
+  filter_rows(job, scratch, rows, outputs, out, job.past_caches && !Ends::finishes);
   if constexpr (Ends::finishes) ends.finish(block, outputs, out, y);
 }
 

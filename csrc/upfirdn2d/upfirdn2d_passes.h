@@ -5,6 +5,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <numeric>
 #include <type_traits>
@@ -81,6 +82,16 @@ INLINE void alternate(Vector<T, V>& out, const Vector<T, V>& a, const Vector<T, 
   out = __builtin_shufflevector(a, b, static_cast<int>(I % 2 * V + First * V / 2 + I / 2)...);
 }
 
+// a[0], b[0], a[1], b[1], …
+template <int V, bool Add, typename T>
+INLINE void store_alternating(T* out, const Vector<T, V>& a, const Vector<T, V>& b) {
+  Vector<T, V> low, high;
+  alternate<0, V, T>(low, a, b, std::make_index_sequence<V>());
+  alternate<1, V, T>(high, a, b, std::make_index_sequence<V>());
+  store<V, Add>(out, low);
+  store<V, Add>(out + V, high);
+}
+
 // Calls body(V, c) with blocks [c, c + V) that cover [0, n), V as large as n allows. With Overlap the last block
 // reaches back over the one before it, so that a width of 17 costs two vectors and no scalar tail; a body that
 // accumulates must not see an element twice.
@@ -116,37 +127,40 @@ struct Sum {
   }
 };
 
-// Upsampling by two along rows: out[2m + r] = Σ_k weights_r[k] · row_r[m + k], 0 ≤ m < n.
+// Upsampling by Phases, two or four, along rows: out[Phases · m + r] = Σ_k weights_r[k] · row_r[m + k], 0 ≤ m < n.
+template <int Phases>
 struct Interleave {
   template <int Bytes, int Taps, bool Add, typename T>
-  static INLINE void run(int64_t first, T* out, int64_t out_stride, int64_t rows, const T* row0, const T* row1,
-                         int64_t row_stride, const T* weights0, const T* weights1, int64_t n) {
-    T w0[Taps], w1[Taps];
-    for (int k = 0; k < Taps; ++k) {
-      w0[k] = weights0[first + k];
-      w1[k] = weights1[first + k];
+  static INLINE void run(int64_t first, T* out, int64_t out_stride, int64_t rows, std::array<const T*, Phases> row,
+                         int64_t row_stride, const std::array<const T*, Phases>& weights, int64_t n) {
+    T w[Phases][Taps];
+    for (int r = 0; r < Phases; ++r) {
+      for (int k = 0; k < Taps; ++k) w[r][k] = weights[r][first + k];
+      row[r] += first;
     }
-    row0 += first;
-    row1 += first;
-    for (int64_t i = 0; i < rows; ++i, out += out_stride, row0 += row_stride, row1 += row_stride) {
+    for (int64_t i = 0; i < rows; ++i, out += out_stride) {
       for_blocks<Bytes / sizeof(T), !Add>(0, n, [&](auto block, int64_t m) INLINE_LAMBDA {
         constexpr int V = block;
-        Vector<T, V> even = w0[0] * load<V>(row0 + m), odd = w1[0] * load<V>(row1 + m);
-        for (int k = 1; k < Taps; ++k) {
-          even += w0[k] * load<V>(row0 + m + k);
-          odd += w1[k] * load<V>(row1 + m + k);
+        Vector<T, V> sums[Phases];
+        for (int r = 0; r < Phases; ++r) {
+          sums[r] = w[r][0] * load<V>(row[r] + m);
+          for (int k = 1; k < Taps; ++k) sums[r] += w[r][k] * load<V>(row[r] + m + k);
         }
         if constexpr (V == 1) {
-          store<V, Add>(out + 2 * m, even);
-          store<V, Add>(out + 2 * m + 1, odd);
+          for (int r = 0; r < Phases; ++r) store<V, Add>(out + Phases * m + r, sums[r]);
+        } else if constexpr (Phases == 2) {
+          store_alternating<V, Add>(out + 2 * m, sums[0], sums[1]);
         } else {
-          Vector<T, V> low, high;
-          alternate<0, V, T>(low, even, odd, std::make_index_sequence<V>());
-          alternate<1, V, T>(high, even, odd, std::make_index_sequence<V>());
-          store<V, Add>(out + 2 * m, low);
-          store<V, Add>(out + 2 * m + V, high);
+          Vector<T, V> even[2], odd[2];  // of every four, the first and third, the second and fourth
+          alternate<0, V, T>(even[0], sums[0], sums[2], std::make_index_sequence<V>());
+          alternate<1, V, T>(even[1], sums[0], sums[2], std::make_index_sequence<V>());
+          alternate<0, V, T>(odd[0], sums[1], sums[3], std::make_index_sequence<V>());
+          alternate<1, V, T>(odd[1], sums[1], sums[3], std::make_index_sequence<V>());
+          store_alternating<V, Add>(out + 4 * m, even[0], odd[0]);
+          store_alternating<V, Add>(out + 4 * m + 2 * V, even[1], odd[1]);
         }
       });
+      for (const T*& from : row) from += row_stride;
     }
   }
 };
@@ -243,26 +257,37 @@ template <int Bytes, typename T>
 INLINE void horizontal_pass(T* out, int64_t out_stride, const T* buffer, int64_t stride, int64_t rows, int64_t begin,
                             const Polyphase<T>& filter, int64_t out_w, int64_t channels, bool add) {
   const int64_t period = filter.period, step = filter.step;
-  const Phase<T>& even = filter.phases[0];
-  const Phase<T>& odd = filter.phases[period - 1];
-  const int64_t taps = even.weights.size();
-  const T* const first = buffer + (even.source - begin) * channels;
+  const Phase<T>& phase0 = filter.phases[0];
+  const int64_t taps = phase0.weights.size();
+  const T* const first = buffer + (phase0.source - begin) * channels;
   int64_t done = 0;
   if (taps > 0 && period == 1 && step == 1) {
     in_passes<Bytes, Sum>(
         taps, add, out, out_stride, rows,
-        [=](int64_t i, int64_t k) INLINE_LAMBDA { return first + i * stride + k * channels; }, even.weights.data(),
+        [=](int64_t i, int64_t k) INLINE_LAMBDA { return first + i * stride + k * channels; }, phase0.weights.data(),
         out_w * channels);
     return;
   }
   if (taps > 0 && channels == 1 && period == 1 && step == 2) {
-    in_passes<Bytes, Decimate>(taps, add, out, out_stride, rows, first, stride, even.weights.data(), out_w);
+    in_passes<Bytes, Decimate>(taps, add, out, out_stride, rows, first, stride, phase0.weights.data(), out_w);
     return;
   }
-  if (taps > 0 && channels == 1 && period == 2 && step == 1 && odd.weights.size() == even.weights.size()) {
-    in_passes<Bytes, Interleave>(taps, add, out, out_stride, rows, first, buffer + (odd.source - begin), stride,
-                                 even.weights.data(), odd.weights.data(), out_w / 2);
-    done = out_w / 2 * 2;
+  const bool equally_many = std::all_of(filter.phases.begin(), filter.phases.end(), [&](const Phase<T>& phase) {
+    return static_cast<int64_t>(phase.weights.size()) == taps;
+  });
+  const auto interleave = [&](auto phases) INLINE_LAMBDA {
+    constexpr int Phases = phases;
+    std::array<const T*, Phases> row, weights;
+    for (int r = 0; r < Phases; ++r) {
+      row[r] = buffer + (filter.phases[r].source - begin);
+      weights[r] = filter.phases[r].weights.data();
+    }
+    in_passes<Bytes, Interleave<Phases>>(taps, add, out, out_stride, rows, row, stride, weights, out_w / Phases);
+    done = out_w / Phases * Phases;
+  };
+  if (taps > 0 && channels == 1 && step == 1 && equally_many) {
+    if (period == 2) interleave(std::integral_constant<int, 2>());
+    if (period == 4) interleave(std::integral_constant<int, 4>());
   }
   for (int64_t i = 0; i < rows && done < out_w; ++i, out += out_stride, buffer += stride) {
     for (int64_t r = 0; r < period; ++r) {

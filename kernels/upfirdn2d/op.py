@@ -166,8 +166,8 @@ def _taps(f: Tensor | None) -> tuple[int, int]:
     return (1, 1) if f is None else (f.shape[0], f.shape[-1])
 
 
-def checked_arguments(op, x, f, up, down, padding, flip_filter, gain) -> tuple:
-    """The registered op's arguments from the public function's, checked in the name of `op`."""
+def checked_arguments(op, x, f, up, down, padding, flip_filter, gain, name="f") -> tuple:
+    """The registered op's arguments from the public function's, checked in the name of `op`; f is called `name`."""
     if not x.is_floating_point():
         raise TypeError(f"{op}: x must be a floating-point tensor, got {x.dtype}")
     if x.ndim != 4:
@@ -175,13 +175,13 @@ def checked_arguments(op, x, f, up, down, padding, flip_filter, gain) -> tuple:
     if f is None:
         f = torch.ones(1, device=x.device)
     if not f.is_floating_point():
-        raise TypeError(f"{op}: f must be a floating-point tensor, got {f.dtype}")
+        raise TypeError(f"{op}: {name} must be a floating-point tensor, got {f.dtype}")
     if f.ndim not in (1, 2) or f.numel() == 0:
-        raise ValueError(f"{op}: f must be [k] or [kh, kw], got {tuple(f.shape)}")
+        raise ValueError(f"{op}: {name} must be [k] or [kh, kw], got {tuple(f.shape)}")
     if f.requires_grad:
-        raise ValueError(f"{op}: f must not require a gradient, got one that does: detach it")
+        raise ValueError(f"{op}: {name} must not require a gradient, got one that does: detach it")
     if f.device != x.device:
-        raise ValueError(f"{op}: f must be on {x.device} as x is, got {f.device}")
+        raise ValueError(f"{op}: {name} must be on {x.device} as x is, got {f.device}")
     if f.dtype not in (torch.float32, torch.float64):
         f = f.float()
     up_x, up_y = _two(op, "up", up)

@@ -48,6 +48,7 @@ SAMPLINGS = {
     "up 2": {"up": 2, "padding": [6, 5, 6, 5], "gain": 4.0},
     "down 2": {"down": 2, "padding": [5, 6, 5, 6]},
     "up and down, per axis": {"up": [2, 3], "down": [3, 1], "padding": [7, 6], "flip_filter": True},
+    "up 4": {"up": 4, "padding": [6, 7, 8, 5]},
     "ratio": {"up": 4, "down": 6, "padding": [3, 9, 5, 8], "gain": -0.3},
     "more up than taps": {"up": [7, 1], "down": [1, 5], "padding": [2, 4, 8, 7]},
     "crop": {"up": 2, "padding": [-3, 9, 8, -5], "flip_filter": True},
