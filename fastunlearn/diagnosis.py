@@ -33,6 +33,9 @@ VARIABLES = (
 ALSO = ("CUDA_VISIBLE_DEVICES", "LD_PRELOAD", "TRITON_INTERPRET")
 PREFIXES = ("FASTUNLEARN_", "GLIBC_TUNABLES", "GOMP_", "KMP_", "MALLOC_", "MKL_", "OMP_")
 
+KEEPING = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_TRIM_THRESHOLD_")
+"""What lets glibc keep memory that was freed."""
+
 REBUILD = "pip install --no-build-isolation --no-deps --force-reinstall ."
 """In a checkout of fastunlearn."""
 
@@ -88,9 +91,11 @@ def allocator() -> str:
     other = re.search(r"jemalloc|tcmalloc|mimalloc", os.environ.get("LD_PRELOAD", ""))
     if other:
         return other[0]
-    tuned = [k for k in os.environ if k in ("MALLOC_TOP_PAD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")]
+    tuned = [name for name in KEEPING if name in os.environ]
     tuned += ["GLIBC_TUNABLES"] if "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "") else []
-    return f"tuned ({', '.join(sorted(tuned))})" if tuned else "plain"
+    if tuned:
+        return f"tuned ({', '.join(tuned)})"
+    return f"plain; {', '.join(KEEPING[:-1])} and {KEEPING[-1]} would let it keep freed memory"
 
 
 def available_cores() -> int:
@@ -173,7 +178,7 @@ def torchvision_beside_torch() -> Conflict | None:
     wanted = next((m[1] for r in _requirements("torchvision") if (m := re.match(r"torch\s*\(?==([\d.]+)", r))), None)
     if wanted is not None and _release(wanted) != _release(ours):
         return Conflict(f"torchvision {theirs} is for torch {wanted}, this is {ours}: it may not import", fix)
-    built = re.search(r"\+(cpu|cu\d+)$", theirs)
+    built = re.search(r"\+(cpu|cu(\d+)\d)$", theirs)
     if built is None or torch.version.hip is not None or built[1] == flavour:
         return None
     if flavour == "cpu":
@@ -182,7 +187,9 @@ def torchvision_beside_torch() -> Conflict | None:
         return Conflict(
             f"torchvision {theirs} is for the CPU alone, torch {ours} is not: its ops fail on the card", fix
         )
-    return Conflict(f"torchvision {theirs} and torch {ours} are of different CUDA versions: it may not import", fix)
+    if built[2] != torch.version.cuda.split(".")[0]:
+        return Conflict(f"torchvision {theirs} and torch {ours} are of different CUDA: it does not import", fix)
+    return None
 
 
 def scipy_without_disp() -> Conflict | None:
