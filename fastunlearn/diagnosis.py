@@ -217,7 +217,7 @@ def setuptools_without_pkg_resources() -> Conflict | None:
         if folder is not None and _says(folder / "ops", r"^\s*(from|import) pkg_resources"):
             return Conflict(
                 f"{folder}/ops imports pkg_resources, which setuptools {version('setuptools') or '(absent)'} has not",
-                'pip install "setuptools<82"',
+                'pip install "setuptools<82"  # or fastunlearn.compat.stylegan3, which does without it',
             )
     return None
 

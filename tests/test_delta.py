@@ -111,7 +111,7 @@ def test_the_same_delta_is_the_same_file(tmp_path):
 
 
 def test_size_on_a_perturbed_gan(tmp_path):
-    """A trained model's moves: 66% where each weight moved by a few per cent, as the shipped GAN's do."""
+    """Weights that moved by 3% of their spread, the average with them, take no more than unlearned ones do (65%)."""
     bundle = Bundle("mnist32")
     base = Snapshot.of_bundle(bundle)
     torch.manual_seed(0)
@@ -124,7 +124,7 @@ def test_size_on_a_perturbed_gan(tmp_path):
     result = Snapshot({"generator": weights, "generator_ema": average, "discriminator": judge})
     save_delta(base, result, tmp_path / "d")
     raw = sum(tensor.nbytes for tensor in result.tensors().values())
-    assert (tmp_path / "d").stat().st_size < 0.72 * raw
+    assert (tmp_path / "d").stat().st_size < 0.70 * raw
     assert "generator_ema" in json.dumps(facts_of(tmp_path / "d")["references"])
 
 
