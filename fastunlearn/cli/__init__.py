@@ -4,6 +4,8 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import FastUnlearnError
+from .apply import Apply
+from .delta import Delta
 from .doctor import Doctor
 from .evaluate import Evaluate
 from .flags import parse_flags
@@ -18,6 +20,8 @@ COMMANDS = {
     "sample": Sample,
     "unlearn": Unlearn,
     "evaluate": Evaluate,
+    "delta": Delta,
+    "apply": Apply,
     "doctor": Doctor,
 }
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from fastunlearn import diagnosis
 from fastunlearn.bundle import load
 from fastunlearn.files import state_sha256
 
@@ -180,12 +181,29 @@ def test_doctor_lists_ops_and_reasons(cli):
     assert code == 0
     for name in ("upfirdn2d", "bias_act", "ewc_penalty", "parameter_repulsion", "torch", "implementation"):
         assert name in out
+    for name in ("toolkit", "driver", "nvcc", "compiler", "allocator", "threads", "conflicts"):
+        assert f"\n{name}" in out
+
+
+def test_doctor_tells_each_conflict_with_its_fix(cli, monkeypatch):
+    monkeypatch.setattr(diagnosis, "CHECKS", (lambda: None,))
+    assert cli("doctor")[1].endswith("\nconflicts: none known\n")
+    monkeypatch.setattr(diagnosis, "CHECKS", (lambda: None, lambda: diagnosis.Conflict("a beside b", "remove b")))
+    code, out, _ = cli("doctor")
+    assert code == 0
+    assert out.endswith("\nconflicts\n  a beside b\n    fix: remove b\n")
+    code, out, _ = cli("doctor", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert found["conflicts"] == [{"problem": "a beside b", "fix": "remove b"}]
+    assert found["packages"]["torch"] == torch.__version__
+    assert {"op", "device", "implementation", "why"} == set(found["ops"][0])
 
 
 def test_overview_names_every_command(cli):
     code, out, _ = cli("--help")
     assert code == 0
-    for name in ("train", "train-classifier", "sample", "unlearn", "evaluate", "doctor"):
+    for name in ("train", "train-classifier", "sample", "unlearn", "evaluate", "delta", "apply", "doctor"):
         assert f"\n  {name}" in out
 
 
