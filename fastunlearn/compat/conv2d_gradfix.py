@@ -9,9 +9,9 @@ from torch import Tensor
 
 from .. import ops
 
-__all__ = ["conv2d", "conv_transpose2d", "enabled", "no_weight_gradients", "weight_gradients_disabled"]
-
 READ_ONLY = ("weight_gradients_disabled",)
+
+__all__ = [*READ_ONLY, "conv2d", "conv_transpose2d", "enabled", "no_weight_gradients"]
 
 # Theirs has to be switched on, and works with the torch of its day alone; ours is always on, whatever is assigned here.
 enabled = True

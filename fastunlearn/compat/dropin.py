@@ -1,4 +1,4 @@
-"""How foreign modules come to run on our ops, and go back: imports are answered, loaded modules are changed in place."""
+"""How foreign modules come to run on our ops, and go back: imports are answered, loaded modules changed in place."""
 
 import contextlib
 import functools
@@ -53,7 +53,7 @@ class DropIn:
         for other in (finder.dropin for finder in sys.meta_path if isinstance(finder, _Finder)):
             if shared := set(self.modules) & set(other.modules):
                 raise FastUnlearnError(
-                    f"compat.{self.name}: {min(shared)} is already replaced by compat.{other.name}; uninstall that first"
+                    f"compat.{self.name}: {min(shared)} is replaced by compat.{other.name} already; uninstall that first"
                 )
         self.active = True
         sys.meta_path.insert(0, self._finder)

@@ -5,13 +5,7 @@
 
     from model import Generator        # theirs, on our ops; nothing is compiled at import
 
-| name | as theirs |
-|---|---|
-| ``upfirdn2d(input, kernel, up, down, pad)`` | true convolution; a pad of two is for both axes |
-| ``fused_leaky_relu(input, bias, negative_slope, scale)`` | as their CUDA path, which heeds negative_slope; their CPU path does not |
-| ``FusedLeakyReLU`` | same parameters |
-| ``conv2d_gradfix`` | `fastunlearn.compat.conv2d_gradfix`; theirs does nothing on a torch of today |
-| ``ModulatedConv2d`` | same module; its forward scales activations in place of building weights for every sample |
+`docs/compat.md` has what is exactly as theirs and what is not.
 """
 
 from collections.abc import Sequence

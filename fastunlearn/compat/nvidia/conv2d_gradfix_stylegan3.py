@@ -5,7 +5,7 @@ import contextlib
 from .. import conv2d_gradfix
 from ..conv2d_gradfix import READ_ONLY, conv2d, conv_transpose2d, enabled
 
-__all__ = ["READ_ONLY", "conv2d", "conv_transpose2d", "enabled", "no_weight_gradients", "weight_gradients_disabled"]
+__all__ = [*READ_ONLY, "conv2d", "conv_transpose2d", "enabled", "no_weight_gradients"]
 
 
 def __getattr__(name: str) -> bool:

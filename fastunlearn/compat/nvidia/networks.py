@@ -1,4 +1,4 @@
-"""The modulated convolutions of NVIDIA's ``training.networks…`` modules, and networks that come out of their pickles."""
+"""The modulated convolutions of NVIDIA's ``training.networks…`` modules, and of networks out of their pickles."""
 
 import functools
 import inspect
