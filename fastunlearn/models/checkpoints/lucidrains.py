@@ -112,7 +112,7 @@ def _config(state: Mapping[str, Tensor], mapping_lr: float, where: Path) -> Luci
         if channels != 3:
             raise FastUnlearnError(f"{where}: trained with transparent: fastunlearn's images have 3 channels")
         widest = state["D.final_conv.weight"].shape[0]
-        capacity = max(1, narrow // 2)
+        capacity = (narrow + 1) // 2  # an odd width is one that fmap_max cut
         cut = widest < 4 * capacity << n  # otherwise fmap_max cut nothing
         attention = {n - i for i in _numbers(state, r"G\.attns\.(\d+)\.")}
         attention |= {i + 1 for i in _numbers(state, r"D\.attn_blocks\.(\d+)\.")}
