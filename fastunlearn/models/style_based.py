@@ -21,9 +21,7 @@ class StyleBased:
 
     arch: str
 
-    def __init__(
-        self, config: Any, generator: nn.Module, discriminator: nn.Module, image_shape: tuple[int, int, int]
-    ):
+    def __init__(self, config: Any, generator: nn.Module, discriminator: nn.Module, image_shape: tuple[int, int, int]):
         self.config = config
         self.generator = generator.to(memory_format=torch.channels_last)
         self.ema = copy.deepcopy(self.generator)
@@ -70,6 +68,6 @@ class StyleBased:
 
 
 def mix(w_first: Tensor, w_second: Tensor, crossover: Tensor, n_styles: int) -> Tensor:
-    """Style mixing: of w [N, d], layers before crossover [N] take the first, the rest the second; → [N, n_styles, d]."""
+    """Style mixing: layers before crossover [N] take w_first [N, d], the rest w_second; → [N, n_styles, d]."""
     layer = torch.arange(n_styles, device=w_first.device)
     return torch.where((layer < crossover[:, None])[..., None], w_first[:, None], w_second[:, None])

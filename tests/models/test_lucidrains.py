@@ -1,6 +1,5 @@
 """Lucidrains against its formulas: a weight for every sample, filters written out, float64."""
 
-import copy
 import json
 import math
 
@@ -196,14 +195,37 @@ def test_discriminator_and_its_gradients(variant):
 
 
 def test_gradients_of_gradients(variant):
-    """R1's and the path length's, by finite differences."""
-    g, d = copy.deepcopy(variant.generator).double(), copy.deepcopy(variant.discriminator).double()
-    torch.manual_seed(0)
-    image = torch.rand(1, *variant.image_shape, dtype=torch.float64).requires_grad_()
-    assert torch.autograd.gradgradcheck(lambda x: d(x).double().sum(), image, fast_mode=True, atol=1e-3)
-    w = torch.randn(1, variant.latent_dim, dtype=torch.float64, requires_grad=True)
-    noise = g.seeded_noise(torch.arange(1)).double()
-    assert torch.autograd.gradgradcheck(lambda w: g.synthesis(w, noise).double(), w, fast_mode=True, atol=1e-3)
+    """Of R1 and of the path length, in every weight that they depend on."""
+    config, g, d = variant.config, variant.generator, variant.discriminator
+    of_g, of_d = exact(g), exact(d)
+    image = torch.rand(2, *variant.image_shape) * 2 - 1
+    styles = torch.randn(2, config.n_resolutions, config.latent_dim)
+    noise, direction = g.seeded_noise(torch.arange(2)), torch.randn_like(image)
+
+    def steepness(function, x):
+        (gradient,) = torch.autograd.grad(function(x).sum(), x, create_graph=True)
+        return gradient.square().sum()
+
+    cases = [
+        (d, of_d, image, d, lambda x: by_formula_d(config, of_d, x)),
+        (
+            g,
+            of_g,
+            styles,
+            lambda x: g.synthesis(x, noise) * direction,
+            lambda x: by_formula_g(config, of_g, x, noise.double()) * direction.double(),
+        ),
+    ]
+    for module, state, x, ours, formula in cases:
+        value = steepness(ours, x.clone().requires_grad_())
+        expected = steepness(formula, x.double().requires_grad_())
+        close(value.detach(), expected.detach(), 1e-4)
+        actual = torch.autograd.grad(value, list(module.parameters()), allow_unused=True, materialize_grads=True)
+        wanted = [state[name] for name, _ in module.named_parameters()]
+        by_hand = torch.autograd.grad(expected, wanted, allow_unused=True, materialize_grads=True)
+        largest = max(gradient.abs().max() for gradient in by_hand)
+        for mine, its in zip(actual, by_hand, strict=True):
+            assert (mine - its).norm() <= 1e-4 * its.norm() + 1e-6 * largest
 
 
 def test_mixing_changes_the_style_of_whole_resolutions():
@@ -240,7 +262,8 @@ def test_the_same_latent_and_seed_give_the_same_image_in_any_batch():
     torch.testing.assert_close(alone, together, atol=1e-5, rtol=1e-5)
     assert (model.generate(z, seed + 1) - together).abs().amax() > 1e-3
     noise = model.ema.seeded_noise(seed)
-    assert noise.min() >= 0 and noise.max() < 1 and noise.mean().sub(0.5).abs() < 0.03
+    assert 0 <= noise.min() < 0.1
+    assert 0.9 < noise.max() < 1
 
 
 # ---- bundles and checkpoints -----------------------------------------------------------------------------------------
@@ -349,7 +372,13 @@ def test_what_is_no_such_checkpoint():
             lambda s: s.update({"G.blocks.2.to_rgb.conv.weight": torch.zeros(4, 4, 1, 1)}),
             "trained with transparent",
         ),
-        (lambda s: s.pop("D.final_conv.weight"), "not a whole lucidrains checkpoint"),
+        (
+            lambda s: s.pop("D.final_conv.weight"),
+            "not a whole lucidrains checkpoint: D.final_conv.weight must have 4 dim",
+        ),
+        (lambda s: s.update({"S.net.0.weight": torch.zeros(1)}), "not a whole lucidrains checkpoint"),
+        (lambda s: [s.pop(k) for k in list(s) if k.startswith("G.blocks.")], "not a whole lucidrains checkpoint"),
+        (lambda s: [s.pop(k) for k in list(s) if "blocks.1." in k or "blocks.2." in k], "size must be a power of two"),
     ],
 )
 def test_bad_checkpoints_are_one_line_errors(change, message, tmp_path):
@@ -398,7 +427,7 @@ class Bright(nn.Module):
 
 @pytest.mark.parametrize("changes", [{}, {"attention": (1,)}, {"constant": False}], ids=str)
 def test_adapts_and_unlearns(changes, tmp_path):
-    """All terms of both stages move every weight of both players, but for the averages of a tie."""
+    """Every weight of both players moves, the original's do not."""
     model = tiny(**changes)
     threshold = model.generate(model.sample_latents(200)).mean(dim=(1, 2, 3)).median().item()
     feedback = label_with_classifier(model, Bright(threshold), forget=1, n=60, seed=0, min_undesired=10)

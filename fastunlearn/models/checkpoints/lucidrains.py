@@ -6,7 +6,6 @@ learning-rate multiplier of the mapping. The package keeps no mean of path lengt
 """
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -72,7 +71,7 @@ def read(contents: Mapping[str, Any], where: Path) -> tuple[Lucidrains, dict[str
     mapping_lr, source = _mapping_lr(where)
     model = Lucidrains(_config(state, mapping_lr, where))
     known = _tensors(model)
-    for name in sorted(known.keys() | {k for k in state if not k.startswith("D_cl.")}):  # D_cl holds D once more
+    for name in sorted(known.keys() | {k for k in state if not k.startswith(("D_aug.", "D_cl."))}):  # D again
         if name not in state or name not in known:
             raise FastUnlearnError(f"{where}: {name} is {'missing' if name in known else 'not known'}")
         tensor, stored = known[name], state[name]
@@ -89,11 +88,13 @@ def read(contents: Mapping[str, Any], where: Path) -> tuple[Lucidrains, dict[str
 
 def write(model: Lucidrains) -> dict[str, Any]:
     """Contents that the package loads, given a ``.config.json`` of the same sizes."""
-    return {"GAN": {name: t.contiguous().clone() for name, t in _tensors(model).items()}, "version": VERSION}
+    state = {name: tensor.contiguous().clone() for name, tensor in _tensors(model).items()}
+    state |= {f"D_aug.{name}": tensor for name, tensor in state.items() if name.startswith("D.")}
+    return {"GAN": state, "version": VERSION}
 
 
 def _mapping_lr(where: Path) -> tuple[float, str]:
-    path = Path(where).parent / ".config.json"
+    path = where.parent / ".config.json"
     if not path.is_file():
         return LucidrainsConfig.mapping_lr, "default"
     try:
@@ -106,19 +107,22 @@ def _config(state: Mapping[str, Tensor], mapping_lr: float, where: Path) -> Luci
     """The sizes, from the tensors' shapes."""
     if any(name.startswith("D.quantize_blocks.") for name in state):
         raise FastUnlearnError(f"{where}: trained with fq_layers, feature quantisation, which fastunlearn has not")
+    n = len(_numbers(state, r"G\.blocks\.(\d+)\."))
+    needed = {f"G.blocks.{n - 1}.to_rgb.conv.weight": 4, "D.final_conv.weight": 4, "S.net.0.weight": 2}
+    for name, ndim in needed.items():
+        if not isinstance(state.get(name), Tensor) or state[name].ndim != ndim:
+            raise FastUnlearnError(f"{where}: not a whole lucidrains checkpoint: {name} must have {ndim} dimensions")
+    (colours, narrow, *_), (widest, *_), (_, latent_dim) = (state[name].shape for name in needed)
+    if colours != 3:
+        raise FastUnlearnError(f"{where}: trained with transparent: fastunlearn's images have 3 channels")
+    capacity = (narrow + 1) // 2  # an odd width is one that fmap_max cut
+    cut = widest < 4 * capacity << n  # otherwise fmap_max cut nothing
+    attention = {n - i for i in _numbers(state, r"G\.attns\.(\d+)\.")}
+    attention |= {i + 1 for i in _numbers(state, r"D\.attn_blocks\.(\d+)\.")}
     try:
-        n = 1 + max(_numbers(state, r"G\.blocks\.(\d+)\."))
-        channels, narrow = state[f"G.blocks.{n - 1}.to_rgb.conv.weight"].shape[:2]
-        if channels != 3:
-            raise FastUnlearnError(f"{where}: trained with transparent: fastunlearn's images have 3 channels")
-        widest = state["D.final_conv.weight"].shape[0]
-        capacity = (narrow + 1) // 2  # an odd width is one that fmap_max cut
-        cut = widest < 4 * capacity << n  # otherwise fmap_max cut nothing
-        attention = {n - i for i in _numbers(state, r"G\.attns\.(\d+)\.")}
-        attention |= {i + 1 for i in _numbers(state, r"D\.attn_blocks\.(\d+)\.")}
         return LucidrainsConfig(
             size=2 << n,
-            latent_dim=state["S.net.0.weight"].shape[1],
+            latent_dim=latent_dim,
             mapping_layers=len(_numbers(state, r"S\.net\.(\d+)\.weight")),
             mapping_lr=mapping_lr,
             capacity=capacity,
@@ -126,8 +130,8 @@ def _config(state: Mapping[str, Tensor], mapping_lr: float, where: Path) -> Luci
             attention=tuple(sorted(attention)),
             constant="G.initial_block" in state,
         )
-    except (KeyError, ValueError, IndexError) as error:
-        raise FastUnlearnError(f"{where}: not a whole lucidrains checkpoint ({error})") from error
+    except FastUnlearnError as error:
+        raise FastUnlearnError(f"{where}: {error}") from error
 
 
 def _numbers(state: Mapping[str, Tensor], pattern: str) -> set[int]:
@@ -136,7 +140,7 @@ def _numbers(state: Mapping[str, Tensor], pattern: str) -> set[int]:
 
 
 def _tensors(model: Lucidrains) -> dict[str, Tensor]:
-    """Everything the package stores, by its names: the model's own tensors in the package's shapes, and the blurs."""
+    """What the package stores, by its names and in its shapes: the model's own tensors, and the taps of the blurs."""
     n = model.config.n_resolutions
     tensors = {f"D.blocks.{i}.downsample.0.f": BLUR for i in range(n)}
     for average, generator in (("", model.generator), ("E", model.ema)):
@@ -146,7 +150,7 @@ def _tensors(model: Lucidrains) -> dict[str, Tensor]:
             tensors[f"{start}{average}.{_name(name, n)}"] = _shaped(name, tensor)
     for name, tensor in model.discriminator.state_dict().items():
         tensors[f"D.{_name(name)}"] = _shaped(name, tensor)
-    return tensors | {f"D_aug.{name}": tensor for name, tensor in tensors.items() if name.startswith("D.")}
+    return tensors
 
 
 def _name(ours: str, n: int | None = None) -> str:
