@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -425,8 +426,17 @@ class Bright(nn.Module):
         return torch.stack([-brighter, brighter], dim=1)
 
 
-@pytest.mark.parametrize("changes", [{}, {"attention": (1,)}, {"constant": False}], ids=str)
-def test_adapts_and_unlearns(changes, tmp_path):
+@pytest.mark.parametrize(
+    ("changes", "precision"),
+    [
+        ({}, "float32"),
+        ({"attention": (1,)}, "float32"),
+        ({"constant": False}, "float32"),
+        ({"attention": (1,)}, "bf16"),
+    ],
+    ids=str,
+)
+def test_adapts_and_unlearns(changes, precision, tmp_path):
     """Every weight of both players moves, the original's do not."""
     model = tiny(**changes)
     threshold = model.generate(model.sample_latents(200)).mean(dim=(1, 2, 3)).median().item()
@@ -439,7 +449,7 @@ def test_adapts_and_unlearns(changes, tmp_path):
         game=AdversarialConfig(batch_size=4, r1_every=2, path_every=2),
     )
     before = {name: state_sha256(m.state_dict()) for name, m in model.modules().items()}
-    after = unlearn(model, AdaptThenUnlearn(config), feedback, tmp_path / "run", QUIET)
+    after = unlearn(model, AdaptThenUnlearn(config), feedback, tmp_path / "run", replace(QUIET, precision=precision))
     assert {name: state_sha256(m.state_dict()) for name, m in model.modules().items()} == before
     for name in ("generator", "discriminator"):
         old = model.modules()[name].named_parameters()
