@@ -27,14 +27,14 @@ from .files import atomic_write
 from .methods import METHODS, Method
 from .metrics import DigitStatistics
 from .models.classifiers import load_classifier
-from .models.stylegan2 import StyleGAN2, StyleGAN2Config
+from .models.registry import ARCHITECTURES, Model
 from .training.classifier import read_classifier_error
 from .training.loop import LoopConfig
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 
 
-def load(name: str | Path, device: str | torch.device = "cpu") -> StyleGAN2:
+def load(name: str | Path, device: str | torch.device = "cpu") -> Model:
     """The model of a bundle: ``fastunlearn.load("mnist32")``, or the path of a bundle folder.
 
     Raises:
@@ -96,12 +96,14 @@ class Bundle:
         """What config.yaml holds."""
         return read_yaml(self.folder / "config.yaml")
 
-    def model(self) -> StyleGAN2:
+    def model(self) -> Model:
         """The networks."""
         where, config = self.folder / "config.yaml", self.config
-        if config.get("arch") != StyleGAN2.arch:
-            raise FastUnlearnError(f"{where}: arch must be {StyleGAN2.arch}, got {config.get('arch')!r}")
-        model = StyleGAN2(from_dict(StyleGAN2Config, config.get("model", {}), f"{where}: model"))
+        arch = str(config.get("arch"))
+        if arch not in ARCHITECTURES:
+            raise FastUnlearnError(f"{where}: arch must be one of {', '.join(ARCHITECTURES)}, got '{arch}'")
+        make, sizes = ARCHITECTURES[arch]
+        model = make(from_dict(sizes, config.get("model", {}), f"{where}: model"))
         for name, module in model.modules().items():
             load_weights(module, self.folder / f"{name}.safetensors")
         model.path_length_mean = float(config.get("path_length_mean", 0.0))
@@ -145,7 +147,7 @@ class Bundle:
         )
 
 
-def save_bundle(model: StyleGAN2, folder: Path, facts: Mapping[str, Any]) -> None:
+def save_bundle(model: Model, folder: Path, facts: Mapping[str, Any]) -> None:
     """Write a model's networks and config.yaml; `facts` is stored beside the architecture.
 
     config.yaml comes last: a folder without it is no bundle.

@@ -15,7 +15,7 @@ from ..errors import FastUnlearnError
 from ..feedback import Feedback, curated_feedback, generator_sha256, label_with_classifier
 from ..methods import METHODS, unlearn
 from ..models.classifiers import class_logits, load_classifier
-from ..models.stylegan2 import StyleGAN2
+from ..models.protocol import GenerativeModel
 from ..training.loop import LoopConfig
 from ..training.record import HARMLESS, check_run, environment, open_run
 from .flags import parse_flags
@@ -125,14 +125,15 @@ class Unlearn(Generic[MethodConfig]):
         save_bundle(after, out / "bundle", facts)
         print(f"{out / 'bundle'}: judge it with 'fastunlearn evaluate {out}'")
 
-    def labels(self, bundle: Bundle, model: StyleGAN2) -> Feedback:
+    def labels(self, bundle: Bundle, model: GenerativeModel) -> Feedback:
         """The run's feedback: from the file given, curated, or labelled now.
 
         Raises:
             FastUnlearnError: the class is unknown or not found, or the file's undesired images are of another class.
         """
         if self.source.curated is not None:
-            dataset = data.load(self.source.curated, size=model.config.size, channels=model.config.channels)
+            channels, size, _ = model.image_shape
+            dataset = data.load(self.source.curated, size=size, channels=channels)
             return curated_feedback(dataset, self.forget)
         if self.source.feedback is not None:
             feedback = Feedback.load(self.source.feedback)
@@ -149,7 +150,7 @@ class Unlearn(Generic[MethodConfig]):
             progress=self.loop.progress,
         )
 
-    def check_class(self, feedback: Feedback, bundle: Bundle, model: StyleGAN2) -> None:
+    def check_class(self, feedback: Feedback, bundle: Bundle, model: GenerativeModel) -> None:
         """Refuse a file about another class than --forget, where there is a classifier to tell."""
         path = self.source.classifier or bundle.folder / "classifier.safetensors"
         if not path.exists():

@@ -3,7 +3,6 @@
 Equalised learning rates throughout: weights are drawn from N(0, 1) and scaled at run time by 1/√fan_in.
 """
 
-import copy
 import itertools
 import math
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from .. import ops
 from ..config import require_range
 from ..errors import FastUnlearnError
+from .style_based import StyleBased, mix
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,8 +207,7 @@ class Generator(nn.Module):
 
     def mix(self, w_first: Tensor, w_second: Tensor, crossover: Tensor) -> Tensor:
         """Style mixing: layers before crossover [N] take w_first, the rest w_second; → [N, n_styles, style_dim]."""
-        layer = torch.arange(self.n_styles, device=w_first.device)
-        return torch.where((layer < crossover[:, None])[..., None], w_first[:, None], w_second[:, None])
+        return mix(w_first, w_second, crossover, self.n_styles)
 
     def forward(self, z: Tensor, noise: list[Tensor] | None = None) -> Tensor:
         """z [N, latent_dim] → images [N, channels, size, size]."""
@@ -277,55 +276,11 @@ def append_stddev(x: Tensor, group: int) -> Tensor:
     return torch.cat([x, channel], dim=1)
 
 
-class StyleGAN2:
-    """The `GenerativeModel` of a StyleGAN2: generator, its average, discriminator, prior.
-
-    `path_length_mean` is the running mean of the path-length regulariser where training stopped.
-    """
+class StyleGAN2(StyleBased):
+    """The `GenerativeModel` of a StyleGAN2: generator, its average, discriminator, prior."""
 
     arch = "stylegan2"
 
     def __init__(self, config: StyleGAN2Config):
-        self.config = config
-        self.generator = Generator(config).to(memory_format=torch.channels_last)
-        self.ema = copy.deepcopy(self.generator)
-        self.discriminator = Discriminator(config).to(memory_format=torch.channels_last)
-        self.latent_dim = config.latent_dim
-        self.image_shape = (config.channels, config.size, config.size)
-        self.path_length_mean = 0.0
-
-    def modules(self) -> dict[str, nn.Module]:
-        """The networks by the name under which they are stored."""
-        return {"generator": self.generator, "generator_ema": self.ema, "discriminator": self.discriminator}
-
-    def to(self, device: torch.device | str) -> "StyleGAN2":
-        """Move all networks; returns self."""
-        for module in self.modules().values():
-            module.to(device)
-        return self
-
-    def sample_latents(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """n latents [n, latent_dim] from N(0, 1), on the CPU so that a seed means the same everywhere."""
-        return torch.randn(n, self.latent_dim, generator=generator)
-
-    @torch.no_grad()
-    def generate(
-        self, z: Tensor, noise_seed: Tensor | None = None, *, truncation: float = 1.0, batch_size: int = 250
-    ) -> Tensor:
-        """Images of the averaged generator for z [n, latent_dim]: [n, channels, size, size] on the CPU.
-
-        noise_seed: int64 [n], per sample; None means seed 0 for every sample.
-        truncation: ψ; w is pulled towards the mean style of 4,096 latents by 1 − ψ.
-        """
-        device = self.ema.constant.device
-        noise_seed = torch.zeros(len(z), dtype=torch.int64) if noise_seed is None else noise_seed
-        mean_w = None
-        if truncation != 1:
-            prior = self.sample_latents(4096, torch.Generator().manual_seed(0))
-            mean_w = self.ema.mapping(prior.to(device)).mean(0)
-        images = []
-        for z_part, seed in zip(z.split(batch_size), noise_seed.split(batch_size), strict=True):
-            w = self.ema.mapping(z_part.to(device))
-            w = w if mean_w is None else mean_w.lerp(w, truncation)
-            images.append(self.ema.synthesis(w, self.ema.seeded_noise(seed)).cpu())
-        return torch.cat(images) if images else torch.empty(0, *self.image_shape)
+        shape = (config.channels, config.size, config.size)
+        super().__init__(config, Generator(config), Discriminator(config), shape)

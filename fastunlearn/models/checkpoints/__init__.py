@@ -1,0 +1,1 @@
+"""Files of other packages, read into models and written from them."""

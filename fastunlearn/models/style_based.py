@@ -1,0 +1,73 @@
+"""What every style-based GAN here is: a generator with its average, a discriminator, a normal prior."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class StyleBased:
+    """The `GenerativeModel` of a generator with `mapping`, `synthesis`, `mix` and `seeded_noise`.
+
+    `path_length_mean` is the running mean of the path-length regulariser where training stopped.
+
+    Args:
+        config: size of the networks.
+        generator: z → image; its average starts as a copy of it.
+        discriminator: image → logit, high for real.
+        image_shape: (C, H, W).
+    """
+
+    arch: str
+
+    def __init__(self, config: Any, generator: nn.Module, discriminator: nn.Module, image_shape: tuple[int, int, int]):
+        self.config = config
+        self.generator = generator.to(memory_format=torch.channels_last)
+        self.ema = copy.deepcopy(self.generator)
+        self.discriminator = discriminator.to(memory_format=torch.channels_last)
+        self.latent_dim = config.latent_dim
+        self.image_shape = image_shape
+        self.path_length_mean = 0.0
+
+    def modules(self) -> dict[str, nn.Module]:
+        """The networks by the name under which they are stored."""
+        return {"generator": self.generator, "generator_ema": self.ema, "discriminator": self.discriminator}
+
+    def to(self, device: torch.device | str) -> "StyleBased":
+        """Move all networks; returns self."""
+        for module in self.modules().values():
+            module.to(device)
+        return self
+
+    def sample_latents(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """n latents [n, latent_dim] from N(0, 1), on the CPU so that a seed means the same everywhere."""
+        return torch.randn(n, self.latent_dim, generator=generator)
+
+    @torch.no_grad()
+    def generate(
+        self, z: Tensor, noise_seed: Tensor | None = None, *, truncation: float = 1.0, batch_size: int = 250
+    ) -> Tensor:
+        """Images of the averaged generator for z [n, latent_dim]: [n, channels, size, size] on the CPU.
+
+        noise_seed: int64 [n], per sample; None means seed 0 for every sample.
+        truncation: ψ; w is pulled towards the mean style of 4,096 latents by 1 − ψ.
+        """
+        device = next(self.ema.parameters()).device
+        noise_seed = torch.zeros(len(z), dtype=torch.int64) if noise_seed is None else noise_seed
+        mean_w = None
+        if truncation != 1:
+            prior = self.sample_latents(4096, torch.Generator().manual_seed(0))
+            mean_w = self.ema.mapping(prior.to(device)).mean(0)
+        images = []
+        for z_part, seed in zip(z.split(batch_size), noise_seed.split(batch_size), strict=True):
+            w = self.ema.mapping(z_part.to(device))
+            w = w if mean_w is None else mean_w.lerp(w, truncation)
+            images.append(self.ema.synthesis(w, self.ema.seeded_noise(seed)).cpu())
+        return torch.cat(images) if images else torch.empty(0, *self.image_shape)
+
+
+def mix(w_first: Tensor, w_second: Tensor, crossover: Tensor, n_styles: int) -> Tensor:
+    """Style mixing: layers before crossover [N] take w_first [N, d], the rest w_second; → [N, n_styles, d]."""
+    layer = torch.arange(n_styles, device=w_first.device)
+    return torch.where((layer < crossover[:, None])[..., None], w_first[:, None], w_second[:, None])
