@@ -14,6 +14,7 @@ from ..errors import FastUnlearnError
 
 # What a patch wants to put where: (owner, attribute) → replacement.
 Changes = Mapping[tuple[Any, str], Any]
+_NOTHING = object()
 
 
 class DropIn:
@@ -53,7 +54,7 @@ class DropIn:
         for other in (finder.dropin for finder in sys.meta_path if isinstance(finder, _Finder)):
             if shared := set(self.modules) & set(other.modules):
                 raise FastUnlearnError(
-                    f"compat.{self.name}: {min(shared)} is replaced by compat.{other.name} already; uninstall that first"
+                    f"compat.{self.name}: {min(shared)} is replaced by compat.{other.name}, uninstall that first"
                 )
         self.active = True
         sys.meta_path.insert(0, self._finder)
@@ -70,7 +71,10 @@ class DropIn:
         self.active = False
         sys.meta_path.remove(self._finder)
         for owner, attribute, original in reversed(self._replaced):
-            setattr(owner, attribute, original)
+            if original is _NOTHING:
+                delattr(owner, attribute)
+            else:
+                setattr(owner, attribute, original)
         self._replaced.clear()
         for module_name, module in list(sys.modules.items()):
             if isinstance(module, Facade) and module.fastunlearn_dropin is self:
@@ -93,7 +97,7 @@ class DropIn:
     def change(self, changes: Changes) -> None:
         """Set attributes, and remember what they were."""
         for (owner, attribute), replacement in changes.items():
-            self._replaced.append((owner, attribute, vars(owner)[attribute]))
+            self._replaced.append((owner, attribute, vars(owner).get(attribute, _NOTHING)))
             setattr(owner, attribute, replacement)
 
     def _exchange_functions(self, module: ModuleType, ours: Any) -> None:

@@ -8,8 +8,9 @@
 `docs/compat.md` has what is exactly as theirs and what is not.
 """
 
+import functools
 from collections.abc import Sequence
-from types import ModuleType, SimpleNamespace
+from types import FunctionType, ModuleType, SimpleNamespace
 
 import torch
 from torch import Tensor, nn
@@ -120,6 +121,22 @@ def _modulated_conv2d(module: ModuleType) -> Changes:
     return {(theirs, "forward"): _modulated_conv2d_forward}
 
 
+def _range_argument(module: ModuleType) -> Changes:
+    """torchvision calls `value_range` what was `range`; their scripts stop there."""
+
+    def renamed(function: FunctionType) -> FunctionType:
+        @functools.wraps(function)
+        def call(*args, **kwargs):
+            if "range" in kwargs:
+                kwargs["value_range"] = kwargs.pop("range")
+            return function(*args, **kwargs)
+
+        return call
+
+    functions = {name: vars(module)[name] for name in ("make_grid", "save_image") if name in vars(module)}
+    return {(module, name): renamed(function) for name, function in functions.items()}
+
+
 def _arguments(cls: type) -> set[str]:
     return set(cls.__init__.__code__.co_varnames[: cls.__init__.__code__.co_argcount])
 
@@ -137,6 +154,6 @@ _dropin = DropIn(
         ),
         "op.conv2d_gradfix": conv2d_gradfix,
     },
-    patches={"model": _modulated_conv2d},
+    patches={"model": _modulated_conv2d, "torchvision.utils": _range_argument},
 )
 install, uninstall, installed = _dropin.install, _dropin.uninstall, _dropin.installed

@@ -26,4 +26,14 @@ class NvidiaDropIn(DropIn):
             return networks.exchanged_in_pickles(module, self)
 
         patches = dict.fromkeys(networks_in, networks.exchanged_modulated_conv2d)
-        super().__init__(name, {**MODULES, **modules}, {**patches, "torch_utils.persistence": persistence})
+        patches |= {"torch_utils.persistence": persistence, "torch.utils.data.sampler": _sampler_of_a_source}
+        super().__init__(name, {**MODULES, **modules}, patches)
+
+
+def _sampler_of_a_source(module: ModuleType) -> Changes:
+    """Samplers were given their dataset; torch's took the argument away, and their training stops there."""
+
+    def ignore(self, data_source=None):
+        """There is nothing to do."""
+
+    return {} if "__init__" in vars(module.Sampler) else {(module.Sampler, "__init__"): ignore}
