@@ -10,7 +10,7 @@ import pytest
 import torch
 from fastunlearn.kernels.filtered_lrelu import IMPLEMENTATIONS
 from harness import assert_matches
-from measure import WORK, compare, first_image, full
+from measure import WORK, compare, full
 
 from fastunlearn.ops import bias_act, upfirdn2d
 
@@ -56,8 +56,9 @@ def run(benchmark, contenders, device, layer, work, layout="contiguous"):
     cases = {name: contender(function, [x, b]) for name, function in functions.items()}
     with torch.no_grad():
         y = functions["native"](x, b)
+    small = [t.detach().clone().requires_grad_() for t in (x[:1, :4, :40, :40], b[:4])]
     check = functools.partial(
-        assert_matches, functions["native"], functions["reference"], *first_image(x), b, terms=24**2, order=passes - 1
+        assert_matches, functions["native"], functions["reference"], *small, terms=24**2, order=passes - 1
     )
     compare(
         benchmark,
