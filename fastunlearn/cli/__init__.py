@@ -4,9 +4,11 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import FastUnlearnError
+from .convert import Convert
 from .doctor import Doctor
 from .evaluate import Evaluate
 from .flags import parse_flags
+from .inspect import Inspect
 from .sample import Sample
 from .train import Train
 from .train_classifier import TrainClassifier
@@ -18,6 +20,8 @@ COMMANDS = {
     "sample": Sample,
     "unlearn": Unlearn,
     "evaluate": Evaluate,
+    "convert": Convert,
+    "inspect": Inspect,
     "doctor": Doctor,
 }
 

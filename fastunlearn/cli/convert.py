@@ -1,0 +1,62 @@
+"""``fastunlearn convert IN OUT``: checkpoints of other projects into bundles, and bundles into theirs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from ..bundle import Bundle, all_constants, save_bundle
+from ..errors import FastUnlearnError
+from ..files import file_sha256
+from ..models.checkpoints import FORMATS, load_checkpoint, save_checkpoint
+from ..models.stylegan2 import StyleGAN2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convert:
+    """Convert a StyleGAN2 between a bundle, rosinality's checkpoint and state dicts for NVIDIA's classes.
+
+    Attributes:
+        source: checkpoint file, bundle folder or name of a shipped bundle.
+        out: what to write; it must not exist yet.
+        format: bundle, or the project whose code is to read the file; None takes rosinality for OUT.pt, else bundle.
+    """
+
+    source: tyro.conf.Positional[str]
+    out: tyro.conf.Positional[Path]
+    format: str | None = None
+
+    def run(self) -> None:
+        """Do it."""
+        formats = ("bundle", *FORMATS)
+        wanted = self.format or ("rosinality" if self.out.suffix == ".pt" else "bundle")
+        if wanted not in formats:
+            raise FastUnlearnError(f"convert: --format must be one of {', '.join(formats)}, got '{wanted}'")
+        if self.out.suffix == ".pkl":
+            raise FastUnlearnError(f"{self.out}: pickles are not written; give OUT.pt and --format nvidia")
+        if self.out.exists():
+            raise FastUnlearnError(f"{self.out}: exists already; give another OUT")
+        model, facts = self.read()
+        if wanted == "bundle":
+            save_bundle(model, self.out, facts)
+        else:
+            save_checkpoint(model, self.out, wanted)
+        kept = sorted({name.partition(".")[2].partition("_")[0] for name in all_constants(model)})
+        beside = " with " + " and ".join({"mean": "mean style", "noise": "fixed noise"}[name] for name in kept) if kept else ""
+        print(f"{self.out}: {wanted}, {', '.join(model.modules())}{beside}")
+
+    def read(self) -> tuple[StyleGAN2, dict[str, Any]]:
+        """The model, and what a bundle says of where it comes from."""
+        bundle = Bundle(self.source)
+        if not bundle.is_checkpoint:
+            facts = {key: value for key, value in bundle.config.items() if key in ("training", "unlearned", "converted")}
+            return bundle.model(), facts
+        checkpoint = load_checkpoint(bundle.folder)
+        left_out = checkpoint.facts.get("left_out")
+        missing = checkpoint.facts.get("missing")
+        print(f"{self.source}: {checkpoint.format}" + (f", left out: {', '.join(left_out)}" if left_out else ""))
+        if missing:
+            print(f"{self.source}: has no {', no '.join(missing)}")
+        source = {"file": bundle.folder.name, "sha256": file_sha256(bundle.folder), **checkpoint.facts}
+        return checkpoint.model, {"converted": source}
