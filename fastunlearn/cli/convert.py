@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
@@ -11,6 +11,8 @@ from ..errors import FastUnlearnError
 from ..files import file_sha256
 from ..models.checkpoints import FORMATS, load_checkpoint, save_checkpoint
 from ..models.stylegan2 import StyleGAN2
+
+CONSTANTS = (("mean style", ".mean_style"), ("fixed noise", ".noise_0"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +25,8 @@ class Convert:
         format: bundle, or the project whose code is to read the file; None takes rosinality for OUT.pt, else bundle.
     """
 
-    source: tyro.conf.Positional[str]
-    out: tyro.conf.Positional[Path]
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="IN")]
+    out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
     format: str | None = None
 
     def run(self) -> None:
@@ -42,9 +44,9 @@ class Convert:
             save_bundle(model, self.out, facts)
         else:
             save_checkpoint(model, self.out, wanted)
-        kept = sorted({name.partition(".")[2].partition("_")[0] for name in all_constants(model)})
-        beside = " with " + " and ".join({"mean": "mean style", "noise": "fixed noise"}[name] for name in kept) if kept else ""
-        print(f"{self.out}: {wanted}, {', '.join(model.modules())}{beside}")
+        constants = all_constants(model)
+        kept = [name for name, key in CONSTANTS if any(constant.endswith(key) for constant in constants)]
+        print(f"{self.out}: {wanted}, {', '.join([*model.modules(), *kept])}")
 
     def read(self) -> tuple[StyleGAN2, dict[str, Any]]:
         """The model, and what a bundle says of where it comes from."""

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
 from ..bundle import Bundle, all_constants
 from ..files import file_sha256, state_sha256
 from ..models.checkpoints import load_checkpoint
+from .convert import CONSTANTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,12 +20,12 @@ class Inspect:
         file: checkpoint file, bundle folder or name of a shipped bundle.
     """
 
-    file: tyro.conf.Positional[str]
+    file: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FILE")]
 
     def run(self) -> None:
         """Do it."""
         for name, value in self.facts():
-            print(f"{name:20}{value}")
+            print(f"{name:22}{value}")
 
     def facts(self) -> Iterator[tuple[str, Any]]:
         """What there is to know, line by line."""
@@ -46,12 +47,12 @@ class Inspect:
                 at = ", ".join(f"{4 << i}: {width}" for i, width in enumerate(widths))
                 yield f"{name} widths", at
         yield "clamp", "none" if config.conv_clamp is None else config.conv_clamp
-        yield "step", "not known" if facts.get("step") is None else facts["step"]
+        yield "step", "not in the file" if facts.get("step") is None else facts["step"]
         if facts.get("images") is not None:
             yield "images shown", facts["images"]
         constants = all_constants(model)
-        for name, key in (("mean style", "mean_style"), ("fixed noise", "noise_0")):
-            holders = [n.partition(".")[0] for n in constants if n.endswith(f".{key}")]
+        for name, key in CONSTANTS:
+            holders = [n.partition(".")[0] for n in constants if n.endswith(key)]
             yield name, ", ".join(holders) or "none"
         for name in ("missing", "left_out"):
             if facts.get(name):
