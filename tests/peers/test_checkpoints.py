@@ -5,8 +5,10 @@ FASTUNLEARN_PEERS=DIR with DIR/rosinality-stylegan2-pytorch, DIR/stylegan2-ada-p
 
 import contextlib
 import importlib
+import inspect
 import os
 import pickle
+import re
 import sys
 import types
 import warnings
@@ -85,23 +87,15 @@ def rosinality():
         return importlib.import_module("model")
 
 
-def nvidia(repository):
-    name = {"stylegan2-ada-pytorch": "training.networks", "stylegan3": "training.networks_stylegan2"}[repository]
-    resources = module("pkg_resources", parse_version=lambda text: tuple(int(n) for n in text.split("+")[0].split(".")))
-    with checkout(repository, pkg_resources=resources):
-        return importlib.import_module(name)
+NETWORKS = {"stylegan2-ada-pytorch": "training.networks", "stylegan3": "training.networks_stylegan2"}
 
 
-@contextlib.contextmanager
-def importable(persistence):
-    """Pickling looks its own functions up by their names."""
-    names = {"torch_utils": module("torch_utils", persistence=persistence), "torch_utils.persistence": persistence}
-    sys.modules.update(names)
-    try:
-        yield
-    finally:
-        for name in names:
-            del sys.modules[name]
+@pytest.fixture(params=NETWORKS)
+def nvidia(request):
+    """Networks of a repository; its modules stay importable, because its classes pickle themselves when they are made."""
+    resources = module("pkg_resources", parse_version=lambda text: [int(n) for n in re.findall(r"\d+", text)[:2]])
+    with checkout(request.param, pkg_resources=resources):
+        yield importlib.import_module(NETWORKS[request.param])
 
 
 def stir(network, seed):
@@ -183,17 +177,18 @@ def test_rosinality(size, tmp_path):
 
 @pytest.mark.parametrize("clamp", [None, 0.7])
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("repository", ["stylegan2-ada-pytorch", "stylegan3"])
-def test_nvidia(repository, size, clamp, tmp_path):
-    code = nvidia(repository)
+def test_nvidia(nvidia, size, clamp, tmp_path):
+    code = nvidia
     common = {"c_dim": 0, "img_resolution": size, "img_channels": 3}
     widths = {"channel_base": 8192, "channel_max": 256, "conv_clamp": clamp, "num_fp16_res": 4}
-    widths_of_g = {"synthesis_kwargs": widths} if "ada" in repository else widths
-    generator = {**common, "z_dim": 96, "w_dim": 128, "mapping_kwargs": {"num_layers": 3}, **widths_of_g}
+    parameters = inspect.signature(code.Generator.__mro__[1].__init__).parameters
+    nested = parameters["synthesis_kwargs"].kind is not inspect.Parameter.VAR_KEYWORD
+    generator = {**common, "z_dim": 96, "w_dim": 128, "mapping_kwargs": {"num_layers": 3}}
+    generator |= {"synthesis_kwargs": widths} if nested else widths
     nets = {key: stir(code.Generator(**generator), i) for i, key in enumerate(("G", "G_ema"))}
     nets["D"] = stir(code.Discriminator(**common, **widths, epilogue_kwargs={"mbstd_group_size": 2}), 2)
     path = tmp_path / "network-snapshot-000200.pkl"
-    with open(path, "wb") as file, importable(code.persistence):
+    with open(path, "wb") as file:
         pickle.dump({**nets, "training_set_kwargs": {"path": "x.zip"}, "augment_pipe": None}, file)
     ck = load_checkpoint(path)
     assert (ck.format, ck.facts["images"], ck.model.config.conv_clamp) == ("nvidia", 200_000, clamp)
@@ -219,7 +214,10 @@ def test_nvidia(repository, size, clamp, tmp_path):
     save_checkpoint(model, tmp_path / "back.pt", "nvidia")
     back = torch.load(tmp_path / "back.pt", weights_only=True)
     for key, net in nets.items():
-        again = type(net)(**{**back[f"{key[0]}_kwargs"]}) if "ada" in repository or key == "D" else net
+        arguments = dict(back[f"{key[0]}_kwargs"])
+        if key != "D" and not nested:
+            arguments |= arguments.pop("synthesis_kwargs")
+        again = type(net)(**arguments)
         assert again.load_state_dict(back[key])
         for name, tensor in net.state_dict().items():
             assert torch.equal(again.state_dict()[name], tensor), name
