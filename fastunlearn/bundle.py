@@ -90,7 +90,7 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle by the name of a shipped one or by its folder; or a checkpoint file, which is a model and nothing else."""
+    """A bundle by the name of a shipped one or by its folder; or a checkpoint file: a model and nothing else."""
 
     name: str | Path
 
@@ -98,7 +98,7 @@ class Bundle:
         if not self.is_checkpoint and not (self.folder / "config.yaml").is_file():
             shipped = ", ".join(sorted(p.parent.name for p in PRETRAINED.glob("*/config.yaml"))) or "none"
             raise FastUnlearnError(
-                f"{self.name}: no such bundle; give a folder with a config.yaml, a checkpoint file, or one of: {shipped}"
+                f"{self.name}: no such bundle; give a folder with a config.yaml, a checkpoint file or one of: {shipped}"
             )
 
     @property
@@ -220,6 +220,7 @@ def save_bundle(model: StyleGAN2, folder: Path, facts: Mapping[str, Any]) -> Non
     """
     for name, module in model.modules().items():
         save_weights(module, folder / f"{name}.safetensors")
+    (folder / CONSTANTS).unlink(missing_ok=True)
     if constants := all_constants(model):
         write_tensors(constants, folder / CONSTANTS)
     config = {

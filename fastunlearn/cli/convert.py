@@ -52,7 +52,9 @@ class Convert:
         """The model, and what a bundle says of where it comes from."""
         bundle = Bundle(self.source)
         if not bundle.is_checkpoint:
-            facts = {key: value for key, value in bundle.config.items() if key in ("training", "unlearned", "converted")}
+            facts = {
+                key: value for key, value in bundle.config.items() if key in ("training", "unlearned", "converted")
+            }
             return bundle.model(), facts
         checkpoint = load_checkpoint(bundle.folder)
         left_out = checkpoint.facts.get("left_out")

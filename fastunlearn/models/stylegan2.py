@@ -177,8 +177,8 @@ class ToRGB(nn.Module):
 class Generator(nn.Module):
     """Latent → style (`mapping`) → image (`synthesis`).
 
-    `mean_style` [style_dim] is the mean of w that a checkpoint has tracked; None where it is to be estimated. It and the
-    layers' fixed noise are no part of the state dict: training leaves the one behind and does not touch the other.
+    `mean_style` [style_dim] is the mean of w that a checkpoint has tracked; None where it is to be estimated. It and
+    the layers' fixed noise are no part of the state dict: training leaves the one behind and does not touch the other.
     """
 
     def __init__(self, config: StyleGAN2Config):
@@ -234,7 +234,8 @@ class Generator(nn.Module):
             FastUnlearnError: one is of another shape, or not every layer has its noise.
         """
         shapes = {f"noise_{i}": (1, 1, r, r) for i, r in enumerate(self.noise_resolutions)}
-        if not constants.keys() <= {"mean_style", *shapes} or not constants.keys() & shapes.keys() in (set(), set(shapes)):
+        noises = constants.keys() - {"mean_style"}
+        if noises not in (set(), set(shapes)):
             raise FastUnlearnError(f"needs a noise image for each of {len(shapes)} layers or for none")
         for name, shape in {"mean_style": (self.config.style_dim,), **shapes}.items():
             if name in constants and tuple(constants[name].shape) != shape:

@@ -106,14 +106,20 @@ def rosinality_g(seed):
 
     def styled(name, n_in, n_out, up):
         s[f"{name}.conv.weight"] = torch.randn(1, n_out, n_in, 3, 3)
-        s[f"{name}.conv.modulation.weight"], s[f"{name}.conv.modulation.bias"] = torch.randn(n_in, STYLE), torch.randn(n_in)
+        s[f"{name}.conv.modulation.weight"], s[f"{name}.conv.modulation.bias"] = (
+            torch.randn(n_in, STYLE),
+            torch.randn(n_in),
+        )
         s[f"{name}.noise.weight"], s[f"{name}.activate.bias"] = torch.randn(1), torch.randn(n_out)
         if up:
             s[f"{name}.conv.blur.kernel"] = KERNEL * 4
 
     def rgb(name, n_in, up):
         s[f"{name}.conv.weight"], s[f"{name}.bias"] = torch.randn(1, 3, n_in, 1, 1), torch.randn(1, 3, 1, 1)
-        s[f"{name}.conv.modulation.weight"], s[f"{name}.conv.modulation.bias"] = torch.randn(n_in, STYLE), torch.randn(n_in)
+        s[f"{name}.conv.modulation.weight"], s[f"{name}.conv.modulation.bias"] = (
+            torch.randn(n_in, STYLE),
+            torch.randn(n_in),
+        )
         if up:
             s[f"{name}.upsample.kernel"] = KERNEL * 4
 
@@ -136,7 +142,10 @@ def rosinality_d(seed):
         n_in, n_out = c[3 - i], c[2 - i]
         s[f"convs.{i}.conv1.0.weight"], s[f"convs.{i}.conv1.1.bias"] = torch.randn(n_in, n_in, 3, 3), torch.randn(n_in)
         s[f"convs.{i}.conv2.0.kernel"] = KERNEL
-        s[f"convs.{i}.conv2.1.weight"], s[f"convs.{i}.conv2.2.bias"] = torch.randn(n_out, n_in, 3, 3), torch.randn(n_out)
+        s[f"convs.{i}.conv2.1.weight"], s[f"convs.{i}.conv2.2.bias"] = (
+            torch.randn(n_out, n_in, 3, 3),
+            torch.randn(n_out),
+        )
         s[f"convs.{i}.skip.0.kernel"], s[f"convs.{i}.skip.1.weight"] = KERNEL, torch.randn(n_out, n_in, 1, 1)
     s["final_conv.0.weight"], s["final_conv.1.bias"] = torch.randn(c[0], c[0] + 1, 3, 3), torch.randn(c[0])
     s["final_linear.0.weight"], s["final_linear.0.bias"] = torch.randn(c[0], c[0] * 16), torch.randn(c[0])
@@ -370,7 +379,12 @@ def nvidia_g(seed, clamp=None, z_dim=5, **changes):
 
     blocks = {}
     for i, n in enumerate(c):
-        rgb = {"affine": fc(STYLE, n), "weight": p(torch.randn(3, n, 1, 1)), "bias": p(torch.randn(3)), "conv_clamp": clamp}
+        rgb = {
+            "affine": fc(STYLE, n),
+            "weight": p(torch.randn(3, n, 1, 1)),
+            "bias": p(torch.randn(3)),
+            "conv_clamp": clamp,
+        }
         content = {
             **({"const": p(torch.randn(n, 4, 4))} if i == 0 else {"conv0": conv(c[i - 1], n, 4 << i, 2)}),
             "conv1": conv(n, n, 4 << i, 1),
@@ -481,7 +495,10 @@ def test_nvidia_state_dicts_have_the_names_shapes_and_values_of_the_pickle(tmp_p
     def tensors(module, path=""):
         own = {**module.state["_parameters"], **module.state["_buffers"]}
         children = [tensors(child, f"{path}{name}.") for name, child in module.state["_modules"].items()]
-        return {**{path + name: tensor for name, tensor in own.items()}, **{k: v for c in children for k, v in c.items()}}
+        return {
+            **{path + name: tensor for name, tensor in own.items()},
+            **{k: v for c in children for k, v in c.items()},
+        }
 
     for key, network in nets.items():
         expected = tensors(network)
@@ -527,10 +544,16 @@ def test_nvidia_networks_that_ours_cannot_be(tmp_path, networks, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c["g_ema"].pop("to_rgbs.1.bias"), r"g_ema: is of another architecture \(to_rgbs.1.bias is missing\)"),
+        (
+            lambda c: c["g_ema"].pop("to_rgbs.1.bias"),
+            r"g_ema: is of another architecture \(to_rgbs.1.bias is missing\)",
+        ),
         (lambda c: c["g_ema"].update({"x.y": torch.zeros(2)}), "x.y is not expected"),
         (lambda c: c["d"].update({"final_conv.1.bias": torch.zeros(3)}), r"final_conv.1.bias is \(3,\), not \(8,\)"),
-        (lambda c: c["g_ema"].update({"style.2.bias": c["g_ema"]["style.1.bias"]}), "the same tensor under several names"),
+        (
+            lambda c: c["g_ema"].update({"style.2.bias": c["g_ema"]["style.1.bias"]}),
+            "the same tensor under several names",
+        ),
         (lambda c: c["g_ema"].update({"input.input": torch.zeros(1, 10**5, 4, 4)}), "is of another architecture"),
         (lambda c: c["g_ema"].update({"convs.0.conv.blur.kernel": torch.ones(3, 3)}), r"the filter \[1, 3, 3, 1\]"),
         (lambda c: c["g_ema"].pop("noises.noise_2"), "a noise image for each of 5 layers or for none"),
@@ -571,3 +594,25 @@ def test_models_that_a_format_cannot_hold(tmp_path, config, format, message):
 def test_a_clamp_that_is_none():
     with pytest.raises(FastUnlearnError, match="conv_clamp must be > 0 or None, got 0"):
         StyleGAN2Config(conv_clamp=0)
+
+
+def test_a_bundle_with_constants_of_another_model(rosinality, tmp_path):
+    from safetensors.torch import save_file
+
+    torch.save(rosinality, tmp_path / "x.pt")
+    save_bundle(load(tmp_path / "x.pt"), tmp_path / "b", {})
+    save_file({"generator.mean_style": torch.zeros(3)}, tmp_path / "b/constants.safetensors")
+    with pytest.raises(
+        FastUnlearnError, match=r"constants\.safetensors: of another architecture \(generator: mean_style"
+    ):
+        load(tmp_path / "b")
+
+
+def test_a_bundle_without_constants_over_one_with(rosinality, tmp_path):
+    torch.save(rosinality, tmp_path / "x.pt")
+    model = load(tmp_path / "x.pt")
+    save_bundle(model, tmp_path / "b", {})
+    model.ema.set_constants({})
+    model.generator.set_constants({})
+    save_bundle(model, tmp_path / "b", {})
+    assert load(tmp_path / "b").ema.constants() == {}

@@ -92,7 +92,7 @@ NETWORKS = {"stylegan2-ada-pytorch": "training.networks", "stylegan3": "training
 
 @pytest.fixture(params=NETWORKS)
 def nvidia(request):
-    """Networks of a repository; its modules stay importable, because its classes pickle themselves when they are made."""
+    """Networks of a repository; its modules stay importable, because making a network pickles it."""
     resources = module("pkg_resources", parse_version=lambda text: [int(n) for n in re.findall(r"\d+", text)[:2]])
     with checkout(request.param, pkg_resources=resources):
         yield importlib.import_module(NETWORKS[request.param])
@@ -140,9 +140,7 @@ def our_layers(g):
 @pytest.mark.parametrize("size", SIZES)
 def test_rosinality(size, tmp_path):
     code = rosinality()
-    nets = {
-        key: stir(code.Generator(size, 512, 8, channel_multiplier=1), i) for i, key in enumerate(("g", "g_ema"))
-    }
+    nets = {key: stir(code.Generator(size, 512, 8, channel_multiplier=1), i) for i, key in enumerate(("g", "g_ema"))}
     nets["d"] = stir(code.Discriminator(size, channel_multiplier=1), 2)
     mean = torch.randn(512)
     states = {key: net.state_dict() for key, net in nets.items()}
@@ -199,18 +197,18 @@ def test_nvidia(nvidia, size, clamp, tmp_path):
     rgb = [f"synthesis.b{r}.torgb" for r in resolutions]
     our_rgb = ["to_rgb1", *(f"to_rgbs.{i}" for i in range(len(model.ema.to_rgbs)))]
     with torch.no_grad():
-        theirs, layers = outputs(g, theirs_names + rgb, lambda: g(z, None, noise_mode="const"))
+        theirs, layers = outputs(g, theirs_names + rgb, lambda: g(z, None, noise_mode="const", force_fp32=True))
         ours, our = outputs(model.ema, our_layers(model.ema) + our_rgb, lambda: model.generate(z))
         for a, b in zip([*our, ours], [*layers, theirs], strict=True):
             close(a, b)
         if clamp is not None:
             assert layers[-1].abs().max() == clamp, "the clamp is at work"
-        close(model.generate(z, truncation=0.5), g(z, None, truncation_psi=0.5, noise_mode="const"))
+        close(model.generate(z, truncation=0.5), g(z, None, truncation_psi=0.5, noise_mode="const", force_fp32=True))
         first, second = g.mapping(z, None), g.mapping(other, None)
         ws = torch.cat([first[:, :3], second[:, 3:]], dim=1)
         mixed = model.ema.mix(model.ema.mapping(z), model.ema.mapping(other), torch.full((4,), 3))
-        close(model.ema.synthesis(mixed, model.ema.fixed_noise), g.synthesis(ws, noise_mode="const"))
-        close(model.discriminator(theirs), d(theirs, None)[:, 0])
+        close(model.ema.synthesis(mixed, model.ema.fixed_noise), g.synthesis(ws, noise_mode="const", force_fp32=True))
+        close(model.discriminator(theirs), d(theirs, None, force_fp32=True)[:, 0])
     save_checkpoint(model, tmp_path / "back.pt", "nvidia")
     back = torch.load(tmp_path / "back.pt", weights_only=True)
     for key, net in nets.items():

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import FastUnlearnError
-from .unpickler import LEGACY_MAGIC, Budget, Malformed, Storage, Unpickler, one_line, read_legacy, storage_of_id
+from .unpickler import LEGACY_MAGIC, Budget, MalformedError, Storage, Unpickler, one_line, read_legacy, storage_of_id
 
 MAX_ENTRIES = 100_000
 
@@ -34,7 +34,7 @@ def read_contents(path: str | Path) -> Any:
         raise FastUnlearnError(f"{path}: cannot be read ({error.strerror})") from error
     try:
         return _read(data)
-    except Malformed as error:
+    except MalformedError as error:
         raise one_line(path, error) from error
 
 
@@ -47,37 +47,39 @@ def _read(data: memoryview) -> Any:
     if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return Unpickler(data).load()
     if head[8:9] == b"{":
-        raise Malformed("is a safetensors file; checkpoints of StyleGAN2 are .pt or .pkl files, ours are bundle folders")
+        raise MalformedError(
+            "is a safetensors file; checkpoints of StyleGAN2 are .pt or .pkl files, ours are bundle folders"
+        )
     if head.startswith(b"\x1f\x8b"):
-        raise Malformed("is compressed with gzip; unpack it first")
-    raise Malformed("is not a checkpoint (neither a file of torch.save nor a pickle)")
+        raise MalformedError("is compressed with gzip; unpack it first")
+    raise MalformedError("is not a checkpoint (neither a file of torch.save nor a pickle)")
 
 
 def read_zip(data: memoryview) -> Any:
     """The object that torch.save wrote.
 
     Raises:
-        Malformed: truncated, damaged, compressed (torch never does that), or not from torch.save.
+        MalformedError: truncated, damaged, compressed (torch never does that), or not from torch.save.
     """
     entries = dict(_entries(data))
     roots = [name.removesuffix("data.pkl") for name in entries if name.endswith("/data.pkl") or name == "data.pkl"]
     if len(roots) != 1:
-        raise Malformed("is a zip file, but not one of torch.save")
+        raise MalformedError("is a zip file, but not one of torch.save")
     root = roots[0]
     if f"{root}constants.pkl" in entries:
-        raise Malformed("is a TorchScript file, not a checkpoint")
+        raise MalformedError("is a TorchScript file, not a checkpoint")
     if bytes(entries.get(f"{root}byteorder", b"little")) != b"little":
-        raise Malformed("was written on a big-endian machine")
+        raise MalformedError("was written on a big-endian machine")
     storages: dict[str, Storage] = {}
 
     def storage(identity: Any) -> Storage:
         key, dtype, numel = storage_of_id(identity)
         entry = entries.get(f"{root}data/{key}")
         if entry is None or len(entry) != numel * dtype.itemsize:
-            raise Malformed("is damaged: a storage is missing or of another size than the pickle says")
+            raise MalformedError("is damaged: a storage is missing or of another size than the pickle says")
         known = storages.setdefault(key, Storage(entry, dtype))
         if known.dtype != dtype:
-            raise Malformed("is damaged: a storage of two types")
+            raise MalformedError("is damaged: a storage of two types")
         return known
 
     return Unpickler(entries[f"{root}data.pkl"], 0, storage, Budget.of(data)).load()
@@ -91,30 +93,32 @@ def _entries(data: memoryview) -> Iterator[tuple[str, memoryview]]:
     try:
         count, at = _directory(data)
         if count > MAX_ENTRIES:
-            raise Malformed(f"holds {count:,} files, which no checkpoint needs")
+            raise MalformedError(f"holds {count:,} files, which no checkpoint needs")
         total = 0
         for _ in range(count):
             signature, flags, method, packed, size, n_name, n_extra, n_comment, start = struct.unpack_from(
                 "<4s4xHH8xIIHHH8xI", data, at
             )
             if signature != b"PK\x01\x02":
-                raise Malformed("is damaged (zip directory)")
+                raise MalformedError("is damaged (zip directory)")
             name = str(data[at + 46 : at + 46 + n_name], "utf-8", "replace")
             wide = _wide(data[at + 46 + n_name : at + 46 + n_name + n_extra])
             size, packed, start = (next(wide) if n == 0xFFFFFFFF else n for n in (size, packed, start))
             if method or flags & 1 or packed != size:
-                raise Malformed("holds compressed or encrypted files, which torch.save does not write (a zip bomb?)")
+                raise MalformedError(
+                    "holds compressed or encrypted files, which torch.save does not write (a zip bomb?)"
+                )
             total += size
             if total > len(data):
-                raise Malformed("holds more than the file has room for (a zip bomb?)")
+                raise MalformedError("holds more than the file has room for (a zip bomb?)")
             local, n_name_again, n_extra_again = struct.unpack_from("<4s22xHH", data, start)
             begin = start + 30 + n_name_again + n_extra_again
             if local != b"PK\x03\x04" or begin + size > len(data):
-                raise Malformed("is truncated or damaged (zip entry)")
+                raise MalformedError("is truncated or damaged (zip entry)")
             yield name, data[begin : begin + size]
             at += 46 + n_name + n_extra + n_comment
     except (struct.error, StopIteration, RuntimeError) as error:
-        raise Malformed("is truncated or damaged (zip directory)") from error
+        raise MalformedError("is truncated or damaged (zip directory)") from error
 
 
 def _directory(data: memoryview) -> tuple[int, int]:
@@ -122,12 +126,12 @@ def _directory(data: memoryview) -> tuple[int, int]:
     end = len(data) - 22
     signature, count, start = struct.unpack_from("<4s6xH4xI", data, max(end, 0))
     if signature != b"PK\x05\x06":
-        raise Malformed("is truncated (a zip file without its end)")
+        raise MalformedError("is truncated (a zip file without its end)")
     if bytes(data[max(end - 20, 0) : max(end - 16, 0)]) == b"PK\x06\x07":
         at = struct.unpack_from("<Q", data, end - 12)[0]
         signature, count, start = struct.unpack_from("<4s28xQ8xQ", data, min(at, len(data)))
         if signature != b"PK\x06\x06":
-            raise Malformed("is damaged (zip directory)")
+            raise MalformedError("is damaged (zip directory)")
     return count, start
 
 

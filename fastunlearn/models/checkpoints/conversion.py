@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ... import ops
 from ...config import to_dict
 from ...errors import FastUnlearnError
-from ..stylegan2 import Discriminator, Generator, StyleGAN2, StyleGAN2Config
+from ..stylegan2 import Generator, StyleGAN2, StyleGAN2Config
 
 State = Mapping[str, Tensor]
 
@@ -167,9 +167,5 @@ def refuse(model: StyleGAN2, allowed: Mapping[str, tuple[Any, ...]], who: str) -
     config = to_dict(model.config)
     for name, values in allowed.items():
         if config[name] not in values:
-            raise FastUnlearnError(
-                f"{who} has only networks with {name} = {' or '.join(map(str, values))}, and this model has {config[name]}"
-            )
-
-
-__all__ = ["Discriminator", "Generator", "State"]
+            has = " or ".join(map(str, values))
+            raise FastUnlearnError(f"{who} has only networks with {name} = {has}, and this model has {config[name]}")

@@ -1,13 +1,12 @@
 """NVIDIA's stylegan2-ada-pytorch, and StyleGAN2 of the stylegan3 repository: pickles with `G`, `D`, `G_ema`.
 
-The pickles hold each module with its source text, which is only hashed here: names, tensors and constructor arguments are
-all that is read. What is written is a ``.pt`` of state dicts, which NVIDIA's classes load.
+The pickles hold each module with its source text, which is only hashed here: names, tensors and plain attributes are all
+that is read. What is written is a ``.pt`` of state dicts, which NVIDIA's classes load.
 
-Filters, flips and learning-rate multipliers are as ours, and so are all gains but one: NVIDIA's synthesis convolutions do
-not scale their weight by 1/√fan_in. Demodulation divides by the weight's size, so that the same numbers in ours give the
-same layer, but for the 1e-8 below the root: relative to the weight's energy per output, which is fan_in for
-weights of size 1, ours is fan_in times as large (5e-9 of the output's size). Rescaling the weights would
-make it exact and change how fast they learn.
+Filters, flips and learning-rate multipliers are as ours, and so are all gains but one: NVIDIA's synthesis convolutions
+do not scale their weight by 1/√fan_in. Demodulation divides by the weight's size, so that the same numbers give the same
+layer, but for the 1e-8 under the root: it weighs fan_in times as much in ours, which is 5e-9 of the output where
+weights and styles are of size 1. Rescaled weights would be exact and learn √fan_in times more slowly.
 """
 
 import math
@@ -96,7 +95,9 @@ def read(contents: Mapping[str, Any], where: str) -> tuple[StyleGAN2, dict[str, 
 
 
 def write(model: StyleGAN2) -> dict[str, Any]:
-    """State dicts of `G`, `D`, `G_ema`, and the constructor arguments of the classes that load them, `G_kwargs`, `D_kwargs`.
+    """State dicts of `G`, `D`, `G_ema`, and the constructor arguments of classes that load them: `G_kwargs`, `D_kwargs`.
+
+    They are those of stylegan2-ada-pytorch; stylegan3's Generator takes `synthesis_kwargs` one by one.
 
     Raises:
         FastUnlearnError: NVIDIA's classes have no networks of such widths.
@@ -162,7 +163,9 @@ def _settings_of_modules(modules: Mapping[str, dict[str, Any]], what: str) -> di
     """
     top = modules[""]
     if top.get("c_dim"):
-        raise FastUnlearnError(f"{what}: is conditional (c_dim = {plain(top['c_dim'])}); only unconditional models are read")
+        raise FastUnlearnError(
+            f"{what}: is conditional (c_dim = {plain(top['c_dim'])}); only unconditional models are read"
+        )
     clamps, multipliers, group = set(), set(), 4
     for path, state in modules.items():
         architecture = state.get("architecture", "")
@@ -304,7 +307,10 @@ def _generator_state(model: StyleGAN2, g: Generator) -> dict[str, Tensor]:
     """With the dimensions, filters, noise images and mean style that NVIDIA's Generator has."""
     state = give(g, _g_name)
     state["synthesis.b4.const"] = state["synthesis.b4.const"][0]
-    layers = [_g_name(f"{name}.bias").removesuffix(".bias") for name in ["conv1", *(f"convs.{i}" for i in range(len(g.convs)))]]
+    layers = [
+        _g_name(f"{name}.bias").removesuffix(".bias")
+        for name in ["conv1", *(f"convs.{i}" for i in range(len(g.convs)))]
+    ]
     for layer, noise in zip(layers, fixed_noise(g), strict=True):
         state[f"{layer}.noise_const"] = noise[0, 0]
     for holder in {*layers, *(layer.rpartition(".")[0] for layer in layers)}:

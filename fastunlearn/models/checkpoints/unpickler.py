@@ -1,8 +1,8 @@
 """A pickle machine that can build tensors, numbers, text and plain containers, and nothing else.
 
 It knows the opcodes that checkpoints use. A global is looked up in one table of our own functions, never imported; only
-those functions are called; a state that a pickle wants to give to an object is dropped or kept as a dict. So nothing
-from the file is executed, whatever it says.
+those functions are called; a state that a pickle wants to give to an object is dropped or kept as a dict. So nothing in
+the file is executed, whatever it says.
 
 Memory is bounded by the file: text and bytes must be there to be read (bytes are views of the file), opcodes are counted
 because one byte of pickle can make 200 bytes of Python object, and all rebuilt tensors together may not be larger than
@@ -27,7 +27,7 @@ MAX_TEXT = 4 << 20
 """Bytes of one text; the longest in checkpoints are source files of some 50 kB."""
 
 
-class Malformed(Exception):
+class MalformedError(Exception):
     """Why a pickle is refused, without the file's name."""
 
 
@@ -115,7 +115,7 @@ class Unpickler:
         """The object of the next pickle.
 
         Raises:
-            Malformed: damaged, or asks for anything that checkpoints do not need.
+            MalformedError: damaged, or asks for anything that checkpoints do not need.
         """
         self._stack: list[Any] = []
         self._marks: list[list[Any]] = []
@@ -125,22 +125,22 @@ class Unpickler:
                 self.at += 1
                 self._opcodes += 1
                 if self._opcodes > MAX_OPCODES:
-                    raise Malformed(f"has more than {MAX_OPCODES:,} pickle opcodes, which no checkpoint needs")
+                    raise MalformedError(f"has more than {MAX_OPCODES:,} pickle opcodes, which no checkpoint needs")
                 operation = _OPERATIONS.get(code)
                 if operation is None:
-                    raise Malformed(f"holds pickle opcode 0x{code:02x}, which no checkpoint needs")
+                    raise MalformedError(f"holds pickle opcode 0x{code:02x}, which no checkpoint needs")
                 operation(self)
             self.at += 1
             return self._stack.pop()
         except IndexError as error:
-            raise Malformed("its pickle is truncated or damaged") from error
+            raise MalformedError("its pickle is truncated or damaged") from error
         except (KeyError, TypeError, ValueError, OverflowError, RuntimeError, struct.error, AttributeError) as error:
-            raise Malformed(f"its pickle is damaged ({type(error).__name__})") from error
+            raise MalformedError(f"its pickle is damaged ({type(error).__name__})") from error
 
     def take(self, n: int) -> memoryview:
         """The next n bytes, as a view."""
         if n < 0 or n > len(self.data) - self.at:
-            raise Malformed("is truncated: its pickle ends too early")
+            raise MalformedError("is truncated: its pickle ends too early")
         self.at += n
         return self.data[self.at - n : self.at]
 
@@ -151,7 +151,7 @@ class Unpickler:
     def text(self, n: int) -> str:
         """The next n bytes as text."""
         if n > MAX_TEXT:
-            raise Malformed(f"holds a text of {n:,} bytes, which no checkpoint needs")
+            raise MalformedError(f"holds a text of {n:,} bytes, which no checkpoint needs")
         return str(self.take(n), "utf-8", "surrogatepass")
 
     def line(self) -> str:
@@ -160,7 +160,7 @@ class Unpickler:
         while self.data[self.at] != ord("\n"):
             self.at += 1
             if self.at - start > 1000:
-                raise Malformed("its pickle is damaged (endless name)")
+                raise MalformedError("its pickle is damaged (endless name)")
         self.at += 1
         return str(self.data[start : self.at - 1], "utf-8")
 
@@ -176,65 +176,77 @@ class Unpickler:
     def top(self, kind: type) -> Any:
         """What is on top of the stack, if it is exactly of this kind."""
         if not isinstance(self._stack[-1], kind):
-            raise Malformed(f"its pickle is damaged ({kind.__name__} expected)")
+            raise MalformedError(f"its pickle is damaged ({kind.__name__} expected)")
         return self._stack[-1]
 
     def mark(self) -> None:
+        """Begin a sequence."""
         self._marks.append(self._stack)
         self._stack = []
 
     def append(self, items: list[Any]) -> None:
+        """Onto the list on top."""
         self.top(list).extend(items)
 
     def set_items(self, items: list[Any]) -> None:
+        """Into the dict on top, keys and values in turn."""
         self.top(dict).update(_pairs(items[::2], items[1::2]))
 
     def find(self, module: str, name: str) -> None:
+        """Push what stands for a global here; nothing is imported."""
         known = GLOBALS.get((module, name))
         if known is None and module == "torch" and name.endswith("Storage"):
             known = STORAGES.get(name)
         if known is None and module.startswith("dnnlib.tflib"):
-            raise Malformed("is a TensorFlow pickle; convert it to PyTorch first, with legacy.py of stylegan2-ada-pytorch")
+            raise MalformedError(
+                "is a TensorFlow pickle; convert it to PyTorch first, with legacy.py of stylegan2-ada-pytorch"
+            )
         if known is None:
-            raise Malformed(f"asks for {_printable(f'{module}.{name}')}, which no StyleGAN2 checkpoint needs; not executed")
+            raise MalformedError(
+                f"asks for {_printable(f'{module}.{name}')}, which no StyleGAN2 checkpoint needs; not executed"
+            )
         self.push(known)
 
     def find_on_stack(self) -> None:
+        """The same, with the names on the stack."""
         name, module = self._stack.pop(), self._stack.pop()
         if not isinstance(name, str) or not isinstance(module, str):
-            raise Malformed("its pickle is damaged (name expected)")
+            raise MalformedError("its pickle is damaged (name expected)")
         self.find(module, name)
 
     def call(self) -> None:
+        """Call one of our functions."""
         arguments, builder = self._stack.pop(), self._stack.pop()
         if not isinstance(builder, Builder) or not isinstance(arguments, tuple):
-            raise Malformed("its pickle is damaged (call of something that is no function)")
+            raise MalformedError("its pickle is damaged (call of something that is no function)")
         self.push(builder.function(self, *arguments))
 
     def build(self) -> None:
+        """An object's state: kept where only attributes matter, else dropped."""
         state = self._stack.pop()
         if isinstance(self._stack[-1], Attributes):
             self._stack[-1].update(_pairs(list(state), list(state.values())))
         elif type(self._stack[-1]) not in (dict, _Numbers):  # state dicts carry their version, which nobody needs
-            raise Malformed("its pickle is damaged (state for something that has none)")
+            raise MalformedError("its pickle is damaged (state for something that has none)")
 
     def find_persistent(self) -> None:
+        """A storage by its id."""
         if self.persistent is None:
-            raise Malformed("its pickle is damaged (persistent id)")
+            raise MalformedError("its pickle is damaged (persistent id)")
         self.push(self.persistent(self._stack.pop()))
 
 
 def _pairs(keys: list[Any], values: list[Any]) -> dict[Any, Any]:
     """A dict whose keys are text or small integers: hashing anything deeper could overflow the C stack."""
     if len(keys) != len(values):
-        raise Malformed("its pickle is damaged (key without value)")
+        raise MalformedError("its pickle is damaged (key without value)")
     return dict(zip(map(_key, keys), values, strict=True))
 
 
 def _key(value: Any) -> Any:
     if isinstance(value, str) or (isinstance(value, int) and abs(value) < 1 << 31):
         return value
-    raise Malformed(f"its pickle is damaged ({type(value).__name__} as key)")
+    raise MalformedError(f"its pickle is damaged ({type(value).__name__} as key)")
 
 
 def _printable(text: str) -> str:
@@ -296,12 +308,12 @@ def _operations() -> dict[int, Callable[[Unpickler], None]]:
 
 def _protocol(version: int) -> None:
     if version > 5:
-        raise Malformed(f"is of pickle protocol {version}, which there is none of yet")
+        raise MalformedError(f"is of pickle protocol {version}, which there is none of yet")
 
 
 def _frame(m: Unpickler, size: int) -> None:
     if size > len(m.data) - m.at:
-        raise Malformed("is truncated: its pickle ends too early")
+        raise MalformedError("is truncated: its pickle ends too early")
 
 
 def _last(m: Unpickler, n: int) -> list[Any]:
@@ -342,10 +354,10 @@ def _set(m: Unpickler, items: list[Any] = ()) -> set[Any]:  # type: ignore[assig
 def _encoded(m: Unpickler, text: str, encoding: str) -> memoryview:
     """Bytes as protocol 2 writes them; counted, because one text can be named again and again."""
     if encoding != "latin1":
-        raise Malformed(f"its pickle is damaged (encoding {_printable(str(encoding))})")
+        raise MalformedError(f"its pickle is damaged (encoding {_printable(str(encoding))})")
     m.budget.text -= len(text)
     if m.budget.text < 0:
-        raise Malformed("holds more bytes than the file is long")
+        raise MalformedError("holds more bytes than the file is long")
     return memoryview(bytearray(text, "latin1"))
 
 
@@ -361,7 +373,7 @@ _NUMPY = {"f8": "<d", "f4": "<f", "i8": "<q", "i4": "<i", "b1": "<?"}
 
 def _numpy_dtype(m: Unpickler, code: str, align: bool = False, copy: bool = True) -> _Numbers:
     if code not in _NUMPY:
-        raise Malformed(f"its pickle is damaged (NumPy type {_printable(str(code))})")
+        raise MalformedError(f"its pickle is damaged (NumPy type {_printable(str(code))})")
     return _Numbers(_NUMPY[code])
 
 
@@ -377,7 +389,7 @@ def _array(m: Unpickler, *_: Any) -> dict[Any, Any]:
 def _storage_of_bytes(m: Unpickler, data: memoryview) -> Storage:
     storage = read_legacy(data, m.budget)
     if not isinstance(storage, Storage):
-        raise Malformed("its pickle is damaged (storage expected)")
+        raise MalformedError("its pickle is damaged (storage expected)")
     return storage
 
 
@@ -386,19 +398,19 @@ def _tensor(
 ) -> Tensor | None:
     """A view of a storage, inside it, and no larger than it."""
     if not isinstance(storage, Storage) or len(size) != len(stride) or len(size) > 8:
-        raise Malformed("its pickle is damaged (tensor expected)")
+        raise MalformedError("its pickle is damaged (tensor expected)")
     if any(type(n) is not int or n < 0 for n in (offset, *size, *stride)):
-        raise Malformed("its pickle is damaged (negative size)")
+        raise MalformedError("its pickle is damaged (negative size)")
     if storage.data is None:
         return None
     available, numel, end = len(storage.data) // storage.dtype.itemsize, 1, offset
     for n, step in zip(size, stride, strict=True):
         numel, end = numel * n, end + (n - 1) * step
     if numel and end >= available:
-        raise Malformed(f"holds a tensor of shape {tuple(size)} that lies outside its storage")
+        raise MalformedError(f"holds a tensor of shape {tuple(size)} that lies outside its storage")
     m.budget.tensors -= numel * storage.dtype.itemsize
     if numel > available or m.budget.tensors < 0:
-        raise Malformed("holds more numbers than the file has bytes for (expanded or overlapping tensors)")
+        raise MalformedError("holds more numbers than the file has bytes for (expanded or overlapping tensors)")
     return storage.elements.as_strided(tuple(size), tuple(stride), offset if numel else 0)
 
 
@@ -409,7 +421,7 @@ def _parameter(m: Unpickler, data: Tensor, requires_grad: bool, hooks: Any) -> T
 def _persistent_object(m: Unpickler, meta: dict[str, Any]) -> PersistentObject:
     name, source, state = (meta.get(key) for key in ("class_name", "module_src", "state"))
     if not isinstance(name, str) or not isinstance(source, str) or not isinstance(state, dict):
-        raise Malformed("its pickle is damaged (persistent object without class, source or state)")
+        raise MalformedError("its pickle is damaged (persistent object without class, source or state)")
     return PersistentObject(name, hashlib.sha256(source.encode("utf-8", "surrogatepass")).hexdigest(), state)
 
 
@@ -455,7 +467,7 @@ def storage_of_id(identity: Any) -> tuple[str, torch.dtype, int]:
     kind, storage_type, key, _, numel, *view = identity
     sound = kind == "storage" and isinstance(storage_type, StorageType) and isinstance(key, str) and type(numel) is int
     if not sound or any(part is not None for part in view):
-        raise Malformed("its pickle is damaged (persistent id)")
+        raise MalformedError("its pickle is damaged (persistent id)")
     return key, storage_type.dtype, numel
 
 
@@ -467,10 +479,10 @@ def read_legacy(data: memoryview, budget: Budget | None = None) -> Any:
     then each storage's number of elements and bytes. The object comes before the storages, so it is read twice.
 
     Raises:
-        Malformed: truncated, damaged, or asks for anything that checkpoints do not need.
+        MalformedError: truncated, damaged, or asks for anything that checkpoints do not need.
     """
     if bytes(data[: len(LEGACY_MAGIC)]) != LEGACY_MAGIC:
-        raise Malformed("its pickle is damaged (storage of another version)")
+        raise MalformedError("its pickle is damaged (storage of another version)")
     named: dict[str, Storage] = {}
 
     def storage(identity: Any) -> Storage:
@@ -481,12 +493,12 @@ def read_legacy(data: memoryview, budget: Budget | None = None) -> Any:
     reader.load()
     machine = reader.load()
     if not isinstance(machine, dict) or machine.get("little_endian") is not True:
-        raise Malformed("was written on a big-endian machine")
+        raise MalformedError("was written on a big-endian machine")
     start = reader.at
     reader.load()
     keys = reader.load()
     if not isinstance(keys, list) or set(map(_key, keys)) != named.keys():
-        raise Malformed("its pickle is damaged (storages and their list disagree)")
+        raise MalformedError("its pickle is damaged (storages and their list disagree)")
     for key in keys:
         count = reader.number("<q")
         named[key].data = reader.take(count * named[key].dtype.itemsize)
@@ -494,6 +506,6 @@ def read_legacy(data: memoryview, budget: Budget | None = None) -> Any:
     return reader.load()
 
 
-def one_line(path: Any, error: Malformed) -> FastUnlearnError:
+def one_line(path: Any, error: MalformedError) -> FastUnlearnError:
     """The refusal of a file."""
     return FastUnlearnError(f"{path}: {error}")
