@@ -198,6 +198,12 @@ def test_one_storage_named_again_and_again(tmp_path):
 def test_zip_bombs(tmp_path):
     path = archive(tmp_path / "x.pt", tensor(), bytes(10**7), zipfile.ZIP_DEFLATED)
     assert "compressed" in refusal(path)
+    # Deflated, and says that it is as long packed as it is.
+    path = archive(tmp_path / "x.pt", tensor())
+    raw = bytearray(path.read_bytes())
+    raw[raw.rindex(b"PK\x01\x02") + 10] = zipfile.ZIP_DEFLATED
+    path.write_bytes(raw)
+    assert "compressed" in refusal(path)
     # Every entry of the directory names the same bytes.
     path = archive(tmp_path / "x.pt", tensor(), bytes(10**5))
     raw = path.read_bytes()

@@ -1,11 +1,11 @@
 """NVIDIA's stylegan2-ada-pytorch, and StyleGAN2 of the stylegan3 repository: pickles with `G`, `D`, `G_ema`.
 
-The pickles hold each module with its source text, which is only hashed here: names, tensors and plain attributes are all
-that is read. What is written is a ``.pt`` of state dicts, which NVIDIA's classes load.
+The pickles hold each module with its source text, which is only hashed here: names, tensors and plain attributes are
+all that is read. What is written is a ``.pt`` of state dicts, which NVIDIA's classes load.
 
 Filters, flips and learning-rate multipliers are as ours, and so are all gains but one: NVIDIA's synthesis convolutions
-do not scale their weight by 1/√fan_in. Demodulation divides by the weight's size, so that the same numbers give the same
-layer, but for the 1e-8 under the root: it weighs fan_in times as much in ours, which is 5e-9 of the output where
+do not scale their weight by 1/√fan_in. Demodulation divides by the weight's size, so that the same numbers give the
+same layer, but for the 1e-8 under the root: it weighs fan_in times as much in ours, which is 5e-9 of the output where
 weights and styles are of size 1. Rescaled weights would be exact and learn √fan_in times more slowly.
 """
 
@@ -95,7 +95,7 @@ def read(contents: Mapping[str, Any], where: str) -> tuple[StyleGAN2, dict[str, 
 
 
 def write(model: StyleGAN2) -> dict[str, Any]:
-    """State dicts of `G`, `D`, `G_ema`, and the constructor arguments of classes that load them: `G_kwargs`, `D_kwargs`.
+    """State dicts of `G`, `D`, `G_ema`, and the arguments of the classes that load them: `G_kwargs`, `D_kwargs`.
 
     They are those of stylegan2-ada-pytorch; stylegan3's Generator takes `synthesis_kwargs` one by one.
 

@@ -1,12 +1,12 @@
 """A pickle machine that can build tensors, numbers, text and plain containers, and nothing else.
 
-It knows the opcodes that checkpoints use. A global is looked up in one table of our own functions, never imported; only
-those functions are called; a state that a pickle wants to give to an object is dropped or kept as a dict. So nothing in
-the file is executed, whatever it says.
+It knows the opcodes that checkpoints use. A global is looked up in one table of our own functions, never imported;
+only those functions are called; a state that a pickle wants to give to an object is dropped or kept as a dict. So
+nothing in the file is executed, whatever it says.
 
-Memory is bounded by the file: text and bytes must be there to be read (bytes are views of the file), opcodes are counted
-because one byte of pickle can make 200 bytes of Python object, and all rebuilt tensors together may not be larger than
-the file, which rules out expanded views and overlapping ones.
+Memory is bounded by the file: text and bytes must be there to be read (bytes are views of the file), opcodes are
+counted because one byte of pickle can make 200 bytes of Python object, and all rebuilt tensors together may not be
+larger than the file, which rules out expanded views and overlapping ones.
 """
 
 import hashlib
