@@ -64,10 +64,10 @@ def grouped_modulated_conv2d(
     return fir(y.reshape(n, o, *y.shape[2:]), resample_filter, padding=[*pad, *pad], gain=up**2)
 
 
-def unfused_styled_conv2d(x, weight, styles, b, noise, strength, fir=depthwise_upfirdn2d, **options):
+def unfused_styled_conv2d(x, weight, styles, b, noise, strength, clamp=None, fir=depthwise_upfirdn2d, **options):
     """styled_conv2d one operation after the other."""
     y = grouped_modulated_conv2d(x, weight, styles, fir=fir, **options)
-    return bias_act.IMPLEMENTATIONS["reference"](y + noise * strength, b, act="lrelu")
+    return bias_act.IMPLEMENTATIONS["reference"](y + noise * strength, b, act="lrelu", clamp=clamp)
 
 
 class _Generator(Generator):

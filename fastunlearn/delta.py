@@ -34,7 +34,14 @@ from .files import atomic_write, state_sha256
 
 FORMAT, VERSION = "fastunlearn-delta", 1
 
-FILES = ("card.md", "classifier.safetensors", "classifier_2.safetensors", "statistics.npz", "config.yaml")
+FILES = (
+    "card.md",
+    "classifier.safetensors",
+    "classifier_2.safetensors",
+    "statistics.npz",
+    "constants.safetensors",
+    "config.yaml",
+)
 """What a bundle may hold beside its networks; the last makes it a bundle."""
 
 DEFLATE = {"level": 6, "memLevel": 7, "strategy": zlib.Z_RLE}

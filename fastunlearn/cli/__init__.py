@@ -5,10 +5,12 @@ from collections.abc import Sequence
 
 from ..errors import FastUnlearnError
 from .apply import Apply
+from .convert import Convert
 from .delta import Delta
 from .doctor import Doctor
 from .evaluate import Evaluate
 from .flags import parse_flags
+from .inspect import Inspect
 from .sample import Sample
 from .train import Train
 from .train_classifier import TrainClassifier
@@ -22,6 +24,8 @@ COMMANDS = {
     "evaluate": Evaluate,
     "delta": Delta,
     "apply": Apply,
+    "convert": Convert,
+    "inspect": Inspect,
     "doctor": Doctor,
 }
 

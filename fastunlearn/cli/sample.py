@@ -16,7 +16,7 @@ class Sample:
     """Draw images from a bundle: OUT/grid.png and one PNG each.
 
     Attributes:
-        gan: name of a shipped bundle or path of a bundle folder.
+        gan: name of a shipped bundle, or path of a bundle folder or of a checkpoint file.
         out: folder for the images.
         n: number of images.
         seed: of the latents; the same seed gives the same images.

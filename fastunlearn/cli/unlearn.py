@@ -51,7 +51,7 @@ class Unlearn(Generic[MethodConfig]):
 
     Attributes:
         method: the method and its settings.
-        gan: name of a shipped bundle or path of a bundle folder.
+        gan: name of a shipped bundle, or path of a bundle folder or of a checkpoint file.
         forget: the class to forget.
         out: folder of the run; None means runs/METHOD-GAN-FORGET-SEED.
         config: YAML file with the method's settings; flags override it, it overrides the bundle's defaults.
@@ -102,7 +102,8 @@ class Unlearn(Generic[MethodConfig]):
         """Do it."""
         bundle = Bundle(self.gan)
         method = next(make(self.method) for make, kind in METHODS.values() if isinstance(self.method, kind))
-        out = self.out or Path(f"runs/{method.name}-{bundle.folder.name}-{self.forget}-{self.loop.seed}")
+        base = bundle.folder.stem if bundle.is_checkpoint else bundle.folder.name
+        out = self.out or Path(f"runs/{method.name}-{base}-{self.forget}-{self.loop.seed}")
         gan = self.gan if bundle.is_shipped else str(bundle.folder.resolve())
         settings = replace(self, resume=False, out=out, gan=gan)
         check_run(out, settings, self.resume, may_change=("out", *HARMLESS))
@@ -142,7 +143,7 @@ class Unlearn(Generic[MethodConfig]):
             return feedback
         return label_with_classifier(
             model,
-            load_classifier(self.source.classifier or bundle.folder),
+            load_classifier(self.source.classifier or bundle.classifier),
             self.forget,
             self.source.n_feedback,
             self.loop.seed,
@@ -152,9 +153,11 @@ class Unlearn(Generic[MethodConfig]):
 
     def check_class(self, feedback: Feedback, bundle: Bundle, model: GenerativeModel) -> None:
         """Refuse a file about another class than --forget, where there is a classifier to tell."""
-        path = self.source.classifier or bundle.folder / "classifier.safetensors"
-        if not path.exists():
-            return
+        path = self.source.classifier
+        if path is None:
+            if bundle.is_checkpoint or not bundle.classifier.exists():
+                return
+            path = bundle.classifier
         images = feedback.images(model, undesired=True)
         share = (class_logits(load_classifier(path), images).argmax(1) == self.forget).float().mean().item()
         if share < 0.5:

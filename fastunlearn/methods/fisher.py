@@ -50,6 +50,8 @@ def fisher_information(
     chosen = chosen or dict(generator.named_parameters())  # a generator without `convs`: all of it
     parameters = list(chosen.values())
     device = parameters[0].device
+    if model.discriminator is None:
+        raise FastUnlearnError("the Fisher information needs a discriminator, and the model has none")
     critic = model.discriminator.to(device)
 
     def loss(z: Tensor) -> Tensor:

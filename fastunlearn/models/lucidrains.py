@@ -225,6 +225,8 @@ def attentions(widths: dict[int, int], layers: Iterable[int]) -> nn.ModuleDict:
 class Generator(nn.Module):
     """Latent → style (`mapping`) → image (`synthesis`)."""
 
+    mean_style = fixed_noise = None  # the package keeps neither
+
     def __init__(self, config: LucidrainsConfig):
         super().__init__()
         self.config = config

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 class StyleBased:
     """The `GenerativeModel` of a generator with `mapping`, `synthesis`, `mix` and `seeded_noise`.
 
-    `path_length_mean` is the running mean of the path-length regulariser where training stopped.
+    `path_length_mean` is the running mean of the path-length regulariser where training stopped. The generator's
+    `mean_style` and `fixed_noise` are a checkpoint's, or None. A model from a checkpoint without discriminator has None
+    for it.
 
     Args:
         config: size of the networks.
@@ -25,14 +27,15 @@ class StyleBased:
         self.config = config
         self.generator = generator.to(memory_format=torch.channels_last)
         self.ema = copy.deepcopy(self.generator)
-        self.discriminator = discriminator.to(memory_format=torch.channels_last)
+        self.discriminator: nn.Module | None = discriminator.to(memory_format=torch.channels_last)
         self.latent_dim = config.latent_dim
         self.image_shape = image_shape
         self.path_length_mean = 0.0
 
     def modules(self) -> dict[str, nn.Module]:
         """The networks by the name under which they are stored."""
-        return {"generator": self.generator, "generator_ema": self.ema, "discriminator": self.discriminator}
+        networks = {"generator": self.generator, "generator_ema": self.ema, "discriminator": self.discriminator}
+        return {name: network for name, network in networks.items() if network is not None}
 
     def to(self, device: torch.device | str) -> "StyleBased":
         """Move all networks; returns self."""
@@ -50,21 +53,28 @@ class StyleBased:
     ) -> Tensor:
         """Images of the averaged generator for z [n, latent_dim]: [n, channels, size, size] on the CPU.
 
-        noise_seed: int64 [n], per sample; None means seed 0 for every sample.
-        truncation: ψ; w is pulled towards the mean style of 4,096 latents by 1 − ψ.
+        noise_seed: int64 [n], per sample; None means the fixed noise of the checkpoint the model came from, or else
+            seed 0 for every sample.
+        truncation: ψ; w is pulled by 1 − ψ towards the checkpoint's mean style, or else that of 4,096 latents.
         """
         device = next(self.ema.parameters()).device
+        fixed = self.ema.fixed_noise if noise_seed is None else None
         noise_seed = torch.zeros(len(z), dtype=torch.int64) if noise_seed is None else noise_seed
-        mean_w = None
-        if truncation != 1:
-            prior = self.sample_latents(4096, torch.Generator().manual_seed(0))
-            mean_w = self.ema.mapping(prior.to(device)).mean(0)
+        mean_w = self.mean_style(self.ema) if truncation != 1 else None
         images = []
         for z_part, seed in zip(z.split(batch_size), noise_seed.split(batch_size), strict=True):
             w = self.ema.mapping(z_part.to(device))
             w = w if mean_w is None else mean_w.lerp(w, truncation)
-            images.append(self.ema.synthesis(w, self.ema.seeded_noise(seed)).cpu())
+            images.append(self.ema.synthesis(w, fixed or self.ema.seeded_noise(seed)).cpu())
         return torch.cat(images) if images else torch.empty(0, *self.image_shape)
+
+    @torch.no_grad()
+    def mean_style(self, generator: nn.Module) -> Tensor:
+        """Mean of w [style_dim] of one of the generators: tracked in training where it was, else of 4,096 latents."""
+        if generator.mean_style is not None:
+            return generator.mean_style
+        prior = self.sample_latents(4096, torch.Generator().manual_seed(0))
+        return generator.mapping(prior.to(next(generator.parameters()).device)).mean(0)
 
 
 def mix(w_first: Tensor, w_second: Tensor, crossover: Tensor, n_styles: int) -> Tensor:

@@ -5,6 +5,7 @@ Equalised learning rates throughout: weights are drawn from N(0, 1) and scaled a
 
 import itertools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +32,8 @@ class StyleGAN2Config:
         g_widths: feature channels of the generator at 4, 8, … size pixels.
         d_widths: the same for the discriminator.
         stddev_group: samples per group of the discriminator's minibatch standard deviation.
+        conv_clamp: bound of every convolution's activations, as NVIDIA's networks have it for half precision; None for
+            none.
     """
 
     size: int = 32
@@ -42,6 +45,7 @@ class StyleGAN2Config:
     g_widths: tuple[int, ...] = (128, 128, 64, 32)
     d_widths: tuple[int, ...] = (128, 128, 64, 32)
     stddev_group: int = 4
+    conv_clamp: float | None = None
 
     def __post_init__(self):
         if self.size < 8 or self.size & (self.size - 1):
@@ -50,6 +54,8 @@ class StyleGAN2Config:
         require_range(self, **dict.fromkeys(counts, (1, math.inf)))
         if self.channels not in (1, 3):
             raise FastUnlearnError(f"channels must be 1 or 3, got {self.channels}")
+        if self.conv_clamp is not None and not self.conv_clamp > 0:
+            raise FastUnlearnError(f"conv_clamp must be > 0 or None, got {self.conv_clamp}")
         for name, widths in (("g_widths", self.g_widths), ("d_widths", self.d_widths)):
             if len(widths) != self.n_resolutions:
                 raise FastUnlearnError(
@@ -82,15 +88,25 @@ class EqualLinear(nn.Module):
 class EqualConv2d(nn.Module):
     """Convolution with equalised learning rate; optional downsampling by two behind a low-pass filter."""
 
-    def __init__(self, n_in: int, n_out: int, kernel: int, act: str = "linear", down: bool = False, bias=True):
+    def __init__(
+        self,
+        n_in: int,
+        n_out: int,
+        kernel: int,
+        act: str = "linear",
+        down: bool = False,
+        bias: bool = True,
+        clamp: float | None = None,
+    ):
         super().__init__()
+        self.clamp = clamp
         self.weight = nn.Parameter(torch.randn(n_out, n_in, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(n_out)) if bias else None
         self.act, self.down, self.scale = act, down, 1 / math.sqrt(n_in * kernel**2)
         self.register_buffer("filter", ops.setup_filter([1, 3, 3, 1]), persistent=False)
 
     def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
-        """[N, n_in, H, W] → [N, n_out, H', W'], H' = H or H / 2; gain multiplies the output."""
+        """[N, n_in, H, W] → [N, n_out, H', W'], H' = H or H / 2; gain multiplies the output and its bound."""
         kernel = self.weight.shape[-1]
         if self.down and kernel == 1:  # filter and decimate before the 1×1 convolution: a quarter of the work
             x = ops.conv2d(ops.upfirdn2d(x, self.filter, down=2, padding=1), self.weight * self.scale)
@@ -101,14 +117,22 @@ class EqualConv2d(nn.Module):
         default = math.sqrt(2) if self.act == "lrelu" else 1.0
         if self.act == "linear" and self.bias is None:
             return x if gain == 1 else x * gain
-        return ops.bias_act(x, self.bias, act=self.act, gain=default * gain)
+        clamp = None if self.clamp is None else self.clamp * gain
+        return ops.bias_act(x, self.bias, act=self.act, gain=default * gain, clamp=clamp)
 
 
 class StyledConv(nn.Module):
-    """Modulated 3×3 convolution, optional upsampling, per-pixel noise, bias and leaky ReLU."""
+    """Modulated 3×3 convolution, optional upsampling, per-pixel noise, bias and leaky ReLU.
 
-    def __init__(self, n_in: int, n_out: int, style_dim: int, resolution: int, up: bool = False):
+    `fixed_noise` [1, 1, H', W'] is what a checkpoint has for images without chance; None where it has none.
+    """
+
+    def __init__(
+        self, n_in: int, n_out: int, style_dim: int, resolution: int, up: bool = False, clamp: float | None = None
+    ):
         super().__init__()
+        self.clamp = clamp
+        self.register_buffer("fixed_noise", None, persistent=False)
         self.affine = EqualLinear(style_dim, n_in, bias=1.0)
         self.weight = nn.Parameter(torch.randn(n_out, n_in, 3, 3))
         self.noise_strength = nn.Parameter(torch.zeros(()))
@@ -129,14 +153,16 @@ class StyledConv(nn.Module):
             padding=1,
             resample_filter=self.filter,
             flip_weight=self.up == 1,
+            clamp=self.clamp,
         )
 
 
 class ToRGB(nn.Module):
     """1×1 modulated convolution to the image, without demodulation."""
 
-    def __init__(self, n_in: int, channels: int, style_dim: int):
+    def __init__(self, n_in: int, channels: int, style_dim: int, clamp: float | None = None):
         super().__init__()
+        self.clamp = clamp
         self.affine = EqualLinear(style_dim, n_in, bias=1.0)
         self.weight = nn.Parameter(torch.randn(channels, n_in, 1, 1))
         self.bias = nn.Parameter(torch.zeros(channels))
@@ -145,29 +171,34 @@ class ToRGB(nn.Module):
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """x [N, n_in, H, W], w [N, style_dim] → [N, channels, H, W]."""
         x = ops.modulated_conv2d(x, self.weight, self.affine(w) * self.scale, demodulate=False)
-        return ops.bias_act(x, self.bias)
+        return ops.bias_act(x, self.bias, clamp=self.clamp)
 
 
 class Generator(nn.Module):
-    """Latent → style (`mapping`) → image (`synthesis`)."""
+    """Latent → style (`mapping`) → image (`synthesis`).
+
+    `mean_style` [style_dim] is the mean of w that a checkpoint has tracked; None where it is to be estimated. It and
+    the layers' fixed noise are no part of the state dict: training leaves the one behind and does not touch the other.
+    """
 
     def __init__(self, config: StyleGAN2Config):
         super().__init__()
         self.config = config
-        c, style = config.g_widths, config.style_dim
+        c, style, clamp = config.g_widths, config.style_dim, config.conv_clamp
+        self.register_buffer("mean_style", None, persistent=False)
         sizes = [config.latent_dim] + [style] * config.mapping_layers
         self.mapping_layers = nn.ModuleList(
             EqualLinear(a, b, act="lrelu", lr=config.mapping_lr) for a, b in itertools.pairwise(sizes)
         )
         self.constant = nn.Parameter(torch.randn(1, c[0], 4, 4))
-        self.conv1 = StyledConv(c[0], c[0], style, 4)
-        self.to_rgb1 = ToRGB(c[0], config.channels, style)
+        self.conv1 = StyledConv(c[0], c[0], style, 4, clamp=clamp)
+        self.to_rgb1 = ToRGB(c[0], config.channels, style, clamp)
         self.convs = nn.ModuleList()
         self.to_rgbs = nn.ModuleList()
         for i in range(1, config.n_resolutions):
-            self.convs.append(StyledConv(c[i - 1], c[i], style, 4 << i, up=True))
-            self.convs.append(StyledConv(c[i], c[i], style, 4 << i))
-            self.to_rgbs.append(ToRGB(c[i], config.channels, style))
+            self.convs.append(StyledConv(c[i - 1], c[i], style, 4 << i, up=True, clamp=clamp))
+            self.convs.append(StyledConv(c[i], c[i], style, 4 << i, clamp=clamp))
+            self.to_rgbs.append(ToRGB(c[i], config.channels, style, clamp))
         self.register_buffer("filter", ops.setup_filter([1, 3, 3, 1]), persistent=False)
 
     @property
@@ -178,7 +209,40 @@ class Generator(nn.Module):
     @property
     def noise_resolutions(self) -> list[int]:
         """Side of the noise image of each styled convolution, in order."""
-        return [4] + [layer.resolution for layer in self.convs]
+        return [layer.resolution for layer in self.styled_convs]
+
+    @property
+    def styled_convs(self) -> list[StyledConv]:
+        """The layers that take noise, in order."""
+        return [self.conv1, *self.convs]
+
+    @property
+    def fixed_noise(self) -> list[Tensor] | None:
+        """The checkpoint's noise image of each styled convolution, or None."""
+        noise = [layer.fixed_noise for layer in self.styled_convs]
+        return None if noise[0] is None else noise
+
+    def constants(self) -> dict[str, Tensor]:
+        """Mean style and fixed noise by name, as far as they are there."""
+        found = {f"noise_{i}": noise for i, noise in enumerate(self.fixed_noise or ())}
+        return found if self.mean_style is None else {"mean_style": self.mean_style, **found}
+
+    def set_constants(self, constants: Mapping[str, Tensor]) -> None:
+        """The inverse of `constants`.
+
+        Raises:
+            FastUnlearnError: one is of another shape, or not every layer has its noise.
+        """
+        shapes = {f"noise_{i}": (1, 1, r, r) for i, r in enumerate(self.noise_resolutions)}
+        noises = constants.keys() - {"mean_style"}
+        if noises not in (set(), set(shapes)):
+            raise FastUnlearnError(f"needs a noise image for each of {len(shapes)} layers or for none")
+        for name, shape in {"mean_style": (self.config.style_dim,), **shapes}.items():
+            if name in constants and tuple(constants[name].shape) != shape:
+                raise FastUnlearnError(f"{name} must be {shape}, got {tuple(constants[name].shape)}")
+        self.mean_style = constants.get("mean_style")
+        for i, layer in enumerate(self.styled_convs):
+            layer.fixed_noise = constants.get(f"noise_{i}")
 
     def mapping(self, z: Tensor) -> Tensor:
         """z [N, latent_dim] → w [N, style_dim]."""
@@ -225,10 +289,10 @@ class Generator(nn.Module):
 class ResidualBlock(nn.Module):
     """Two 3×3 convolutions, the second halving the resolution, beside a 1×1 skip."""
 
-    def __init__(self, n_in: int, n_out: int):
+    def __init__(self, n_in: int, n_out: int, clamp: float | None = None):
         super().__init__()
-        self.conv1 = EqualConv2d(n_in, n_in, 3, act="lrelu")
-        self.conv2 = EqualConv2d(n_in, n_out, 3, act="lrelu", down=True)
+        self.conv1 = EqualConv2d(n_in, n_in, 3, act="lrelu", clamp=clamp)
+        self.conv2 = EqualConv2d(n_in, n_out, 3, act="lrelu", down=True, clamp=clamp)
         self.skip = EqualConv2d(n_in, n_out, 1, down=True, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -242,10 +306,12 @@ class Discriminator(nn.Module):
     def __init__(self, config: StyleGAN2Config):
         super().__init__()
         self.config = config
-        c = config.d_widths
-        self.from_rgb = EqualConv2d(config.channels, c[-1], 1, act="lrelu")
-        self.blocks = nn.ModuleList(ResidualBlock(c[i], c[i - 1]) for i in range(config.n_resolutions - 1, 0, -1))
-        self.final_conv = EqualConv2d(c[0] + 1, c[0], 3, act="lrelu")
+        c, clamp = config.d_widths, config.conv_clamp
+        self.from_rgb = EqualConv2d(config.channels, c[-1], 1, act="lrelu", clamp=clamp)
+        self.blocks = nn.ModuleList(
+            ResidualBlock(c[i], c[i - 1], clamp) for i in range(config.n_resolutions - 1, 0, -1)
+        )
+        self.final_conv = EqualConv2d(c[0] + 1, c[0], 3, act="lrelu", clamp=clamp)
         self.final_linear = EqualLinear(c[0] * 16, c[0], act="lrelu")
         self.output = EqualLinear(c[0], 1)
 

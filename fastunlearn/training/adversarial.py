@@ -71,6 +71,9 @@ class Networks:
         self.generator = self._model.generator = copy.deepcopy(generator)
         self.ema = self._model.ema = copy.deepcopy(generator)
         self.discriminator = self._model.discriminator = copy.deepcopy(model.discriminator)
+        for trained in (self.generator, self.ema):
+            if hasattr(trained, "mean_style"):
+                trained.mean_style = None  # training moves it: what a checkpoint has tracked is of its own weights
         self.path_length = PathLength()
         self.path_length.mean.fill_(getattr(model, "path_length_mean", 0.0))
 

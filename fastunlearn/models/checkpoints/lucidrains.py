@@ -49,6 +49,8 @@ ATTENTION = {
     "output": "1.fn.fn.2",
 }
 
+MODEL = Lucidrains
+
 
 def matches(contents: Any) -> bool:
     """Whether a file's contents are such a checkpoint."""
@@ -56,7 +58,7 @@ def matches(contents: Any) -> bool:
     return isinstance(state, Mapping) and {"S.net.0.weight", "G.initial_conv.weight"} <= state.keys()
 
 
-def read(contents: Mapping[str, Any], where: Path) -> tuple[Lucidrains, dict[str, Any]]:
+def read(contents: Mapping[str, Any], where: str) -> tuple[Lucidrains, dict[str, Any]]:
     """The model of a checkpoint, and where it came from.
 
     Args:
@@ -68,7 +70,7 @@ def read(contents: Mapping[str, Any], where: Path) -> tuple[Lucidrains, dict[str
             finite or of the wrong shape.
     """
     state = contents["GAN"]
-    mapping_lr, source = _mapping_lr(where)
+    mapping_lr, source = _mapping_lr(Path(where))
     model = Lucidrains(_config(state, mapping_lr, where))
     known = _tensors(model)
     for name in sorted(known.keys() | {k for k in state if not k.startswith(("D_aug.", "D_cl."))}):  # D again
@@ -103,7 +105,7 @@ def _mapping_lr(where: Path) -> tuple[float, str]:
         raise FastUnlearnError(f"{path}: not the settings of a lucidrains model ({error})") from error
 
 
-def _config(state: Mapping[str, Tensor], mapping_lr: float, where: Path) -> LucidrainsConfig:
+def _config(state: Mapping[str, Tensor], mapping_lr: float, where: str) -> LucidrainsConfig:
     """The sizes, from the tensors' shapes."""
     if any(name.startswith("D.quantize_blocks.") for name in state):
         raise FastUnlearnError(f"{where}: trained with fq_layers, feature quantisation, which fastunlearn has not")
