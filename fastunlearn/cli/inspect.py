@@ -41,11 +41,14 @@ class Inspect:
         yield "format", form
         yield "architecture", model.arch
         yield "images", " x ".join(map(str, model.image_shape))
+        widths = {"g_widths": "generator", "d_widths": "discriminator"}
         for field in dataclasses.fields(model.config):
             value = getattr(model.config, field.name)
-            if field.name in ("g_widths", "d_widths"):
-                value = ", ".join(f"{4 << i}: {width}" for i, width in enumerate(value))
-            yield field.name.replace("_", " "), "none" if value is None else value
+            network = widths.get(field.name)
+            if network is None:
+                yield field.name.replace("_", " "), "none" if value is None else value
+            elif network in model.modules():
+                yield f"{network} widths", ", ".join(f"{4 << i}: {width}" for i, width in enumerate(value))
         yield "step", "not in the file" if facts.get("step") is None else facts["step"]
         if facts.get("images") is not None:
             yield "images shown", facts["images"]

@@ -4,6 +4,7 @@ import torch
 from fastunlearn.bundle import load, save_bundle
 from fastunlearn.files import state_sha256
 from fastunlearn.models.checkpoints import load_checkpoint, save_checkpoint
+from fastunlearn.models.lucidrains import Lucidrains, LucidrainsConfig
 from fastunlearn.models.stylegan2 import StyleGAN2, StyleGAN2Config
 
 SHORT = ("--n-feedback", 40, "--min-undesired", 3, "--n-adapted", 1, "--adapt-steps", 1, "--unlearn-steps", 1)
@@ -64,6 +65,38 @@ def test_inspect_a_checkpoint_and_its_bundle(checkpoint, cli, tmp_path):
         assert facts["discriminator sha256"] == state_sha256(load(checkpoint).discriminator.state_dict())
     assert len(seen[checkpoint]["file sha256"].strip()) == 64
     assert "file sha256" not in seen[tmp_path / "bundle"]
+
+
+def test_lucidrains_checkpoint_goes_in_and_out(cli, tmp_path):
+    torch.manual_seed(0)
+    model = Lucidrains(LucidrainsConfig(size=16, latent_dim=6, mapping_layers=2, capacity=2))
+    save_checkpoint(model, tmp_path / "model_3.pt", "lucidrains")
+    assert cli("convert", tmp_path / "model_3.pt", tmp_path / "bundle")[0] == 0
+    assert cli("convert", tmp_path / "bundle", tmp_path / "again.pt")[0] == 0  # its own format, not rosinality's
+    first, again = (torch.load(tmp_path / name, weights_only=True)["GAN"] for name in ("model_3.pt", "again.pt"))
+    assert first.keys() == again.keys()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    code, out, _ = cli("inspect", tmp_path / "again.pt")
+    assert code == 0
+    facts = {key: value.strip() for key, value in (line.split("  ", 1) for line in out.splitlines())}
+    assert (facts["format"], facts["architecture"], facts["capacity"]) == ("lucidrains", "lucidrains", "2")
+    assert cli("sample", "--gan", tmp_path / "again.pt", "--n", 2, "--out", tmp_path / "s")[0] == 0
+    line = error_line(cli("convert", tmp_path / "bundle", tmp_path / "x.pt", "--format", "nvidia"))
+    assert "nvidia's checkpoints hold a stylegan2, no lucidrains" in line
+
+
+def test_a_delta_keeps_mean_style_and_noise(checkpoint, cli, tmp_path):
+    cli("convert", checkpoint, tmp_path / "base")
+    model = load(checkpoint)
+    with torch.no_grad():
+        model.ema.constant += 0.5
+    save_bundle(model, tmp_path / "result", {})
+    assert cli("delta", tmp_path / "base", tmp_path / "result", tmp_path / "d")[0] == 0
+    assert cli("apply", tmp_path / "base", tmp_path / "d", tmp_path / "applied")[0] == 0
+    applied = load(tmp_path / "applied")
+    assert torch.equal(applied.ema.mean_style, model.ema.mean_style)
+    assert torch.equal(applied.ema.fixed_noise[1], model.ema.fixed_noise[1])
+    assert torch.equal(applied.ema.constant, model.ema.constant)
 
 
 def test_sample_and_unlearn_from_a_file(checkpoint, gan, cli, tmp_path):
