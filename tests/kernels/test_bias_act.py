@@ -247,6 +247,22 @@ def test_signs_are_those_of_the_reference(request, implementation, shape, layout
         assert torch.equal(got, expected)
 
 
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_a_linear_result_may_be_written_to(has_bias):
+    """NVIDIA's discriminator adds its main branch to the skip's result in place."""
+    x, b = make((2, 3, 4, 5))
+    b = b if has_bias else None
+    inputs = [x] if b is None else [x, b]
+    y = bias_act(x, b, gain=0.5)
+    y.mul_(2)
+    first = torch.autograd.grad(y.square().sum(), inputs, create_graph=True)
+    second = torch.autograd.grad(sum(g.square().sum() for g in first), inputs)
+    u = x if b is None else x + b[:, None, None]
+    expected = torch.autograd.grad(u.square().sum(), inputs, create_graph=True)
+    torch.testing.assert_close(first, expected)
+    torch.testing.assert_close(second, torch.autograd.grad(sum(g.square().sum() for g in expected), inputs))
+
+
 def test_a_hook_that_moves_saved_tensors_changes_no_gradient():
     """torch.autograd.graph.save_on_cpu and its like give back contiguous copies: the signs are in another order."""
     x, b = make((2, 3, 4, 5))

@@ -109,6 +109,17 @@ def test_large_styles_and_weights_do_not_overflow_float16(several):
         assert (got.double() - right.double()).norm() < 1e-2 * right.double().norm()
 
 
+@pytest.mark.parametrize("demodulate", [False, True])
+def test_weight_is_convolved_in_the_dtype_of_x(demodulate):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 4, 6, 6, generator=generator)
+    weight, styles = torch.randn(3, 4, 3, 3, generator=generator), torch.rand(2, 4, generator=generator) + 0.5
+    y = modulated_conv2d(x.bfloat16(), weight, styles, padding=1, demodulate=demodulate)
+    assert y.dtype == torch.bfloat16
+    expected = modulated_conv2d(x, weight, styles, padding=1, demodulate=demodulate)
+    torch.testing.assert_close(y.float(), expected, rtol=0.05, atol=0.05 * expected.abs().max().item())
+
+
 def test_float16_by_autocast_is_normalised_too():
     x, weight, styles = (t.detach() for t in make(n=2, i=64, o=8))
     exact = modulated_conv2d(x.double(), weight.double(), styles.double(), padding=1)
