@@ -89,10 +89,7 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
         """[N, n_in, H, W] → [N, n_out, H', W'], H' = H / stride; gain multiplies the output."""
-        stride = self.stride[0]
-        if self.kernel_size == (1, 1):  # only these pixels count, and ATen's gradient for 3 channels may read past x
-            x, stride = x[:, :, ::stride, ::stride], 1
-        x = ops.conv2d(x, self.weight, stride=stride, padding=self.padding[0])
+        x = ops.conv2d(x, self.weight, stride=self.stride[0], padding=self.padding[0])
         if self.act == "linear" and self.bias is None:
             return x if gain == 1 else x * gain
         return ops.bias_act(x, self.bias, act=self.act, gain=gain)

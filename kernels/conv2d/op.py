@@ -40,6 +40,9 @@ def conv2d(x: Tensor, weight: Tensor, *, stride: int = 1, padding: int = 0) -> T
         return F.conv2d(x, weight, stride=stride, padding=padding)
     x, weight = _autocast(x, weight)
     _check("conv2d", x, weight, "[O, {}, kh, kw]", 1, stride, padding)
+    if weight.shape[2:] == (1, 1) and stride > 1 and padding == 0 and x.device.type == "cpu":
+        # The same with the pixels that count; ATen's backward crashes on some channels_last images (torch 2.13).
+        x, stride = x[:, :, ::stride, ::stride], 1
     return _Convolution.apply(x, weight, stride, padding, False, (0, 0))
 
 

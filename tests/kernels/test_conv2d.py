@@ -251,6 +251,19 @@ def test_opcheck(stride):
     torch.library.opcheck(torch.ops.fastunlearn.winograd_conv2d_weight_gradient.default, (y, x, stride, 1))
 
 
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_one_tap_with_a_stride(channels):
+    """In channels_last ATen's backward of it crashes for five channels."""
+
+    def reference(x, weight, stride):
+        return F.conv2d(x.contiguous(), weight, stride=stride)
+
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, channels, 64, 63, generator=generator).contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(16, channels, 1, 1, generator=generator)
+    assert_matches(conv2d, reference, x.requires_grad_(), weight.requires_grad_(), stride=2, terms=64 * 63)
+
+
 def test_large_convolutions_are_winograd_s(monkeypatch):
     """Where they are faster, and nowhere else."""
     monkeypatch.setattr(op, "_HAS_WINOGRAD", True)
