@@ -4,6 +4,7 @@ import functools
 import inspect
 from types import FunctionType, ModuleType
 
+import torch
 from torch import Tensor
 
 from ... import ops
@@ -32,15 +33,23 @@ def modulated_conv2d(
         x: [N, I, H, W]; float16 is normalised first.
         weight: [O, I, kh, kw].
         styles: [N, I].
-        noise: added to the result, [N, 1, H', W'] or what broadcasts to it, or None.
+        noise: added to the result, [N, 1, H', W'] or what broadcasts with it, or None.
         up, down, padding, resample_filter, demodulate, flip_weight: as in `fastunlearn.ops.modulated_conv2d`.
         fused_modconv: theirs chooses between weights of their own for every sample and scaled activations. We scale
             activations, which gives the same.
+
+    Raises:
+        ValueError: padding that is not one number, or up and down both above 1, which none of their networks has.
     """
+    if not isinstance(padding, int):
+        raise ValueError(f"modulated_conv2d: padding must be one number, got {padding}")
+    if resample_filter is None and (up > 1 or down > 1):
+        resample_filter = torch.ones(1, 1, device=x.device)
     if noise is not None and noise.ndim == 2:
         noise = noise[None, None]
     fits = fast_format(x)
-    if noise is not None and demodulate and down == 1 and noise.ndim == 4:
+    size = [n * up + 2 * padding - k + 1 for n, k in zip(x.shape[2:], weight.shape[2:], strict=True)]
+    if noise is not None and demodulate and down == 1 and noise.shape[1:] == (1, *size):
         y = ops.styled_conv2d(
             fits, weight, styles, None, noise, 1.0, up, padding, resample_filter, flip_weight, act="linear"
         )
