@@ -154,9 +154,21 @@ def _switch(dropin: DropIn, module: str, name: str, ours: FunctionType) -> Funct
     def call(*args, **kwargs):
         if dropin.active:
             return ours(*args, **kwargs)
-        return getattr(importlib.import_module(module), name)(*args, **kwargs)
+        return getattr(_original(module), name)(*args, **kwargs)
 
     return call
+
+
+def _original(module: str) -> ModuleType:
+    """The foreign module, imported if need be, and its package as it was: that may say something else by this name."""
+    if module not in sys.modules:
+        parent, _, last = module.rpartition(".")
+        package = importlib.import_module(parent) if parent else None
+        before = vars(package).get(last, _NOTHING) if package else _NOTHING
+        importlib.import_module(module)
+        if before is not _NOTHING:
+            setattr(package, last, before)
+    return sys.modules[module]
 
 
 def _by_end(table: Mapping[str, Any], module_name: str) -> Any:

@@ -65,6 +65,7 @@ class Conv2dLayer(torch.nn.Module):
         self.register_buffer("resample_filter", upfirdn2d.setup_filter([1, 3, 3, 1]))
         self.weight = torch.nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
         self.bias = torch.nn.Parameter(torch.zeros(out_channels)) if bias else None
+        self.clamp = 256 if bias else None
         self.weight_gain = 1 / math.sqrt(in_channels * kernel_size**2)
         self.act_gain = bias_act.activation_funcs[activation].def_gain
 
@@ -79,7 +80,9 @@ class Conv2dLayer(torch.nn.Module):
             flip_weight=self.up == 1,
         )
         b = None if self.bias is None else self.bias.to(x.dtype)
-        return bias_act.bias_act(x, b, act=self.activation, gain=self.act_gain * gain, clamp=256 * gain)
+        return bias_act.bias_act(
+            x, b, act=self.activation, gain=self.act_gain * gain, clamp=self.clamp and self.clamp * gain
+        )
 
 
 @persistence.persistent_class
