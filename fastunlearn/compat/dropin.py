@@ -58,11 +58,14 @@ class DropIn:
                 )
         self.active = True
         sys.meta_path.insert(0, self._finder)
+        exchanged: dict[FunctionType, FunctionType] = {}
         for module_name, module in list(sys.modules.items()):
             if (ours := _by_end(self.modules, module_name)) and not isinstance(module, Facade):
-                self._exchange_functions(module, ours)
+                exchanged |= _counterparts(module, ours)
             if patch := _by_end(self.patches, module_name):
                 self.change(patch(module))
+        if exchanged:
+            self._exchange(exchanged)
 
     def uninstall(self) -> None:
         """Put everything back. Foreign code that imported our functions gets the originals from its next call on."""
@@ -100,13 +103,8 @@ class DropIn:
             self._replaced.append((owner, attribute, vars(owner).get(attribute, _NOTHING)))
             setattr(owner, attribute, replacement)
 
-    def _exchange_functions(self, module: ModuleType, ours: Any) -> None:
-        """In the module and wherever its functions were imported to. Classes stay: objects of them exist."""
-        exchanged = {
-            original: getattr(ours, name)
-            for name, original in vars(module).items()
-            if name in offered(ours) and isinstance(original, FunctionType)
-        }
+    def _exchange(self, exchanged: Mapping[FunctionType, FunctionType]) -> None:
+        """In the modules that define the functions and wherever they were imported to."""
         for importer in list(sys.modules.values()):
             for name, value in list(getattr(importer, "__dict__", {}).items()):
                 if type(value) is FunctionType and value in exchanged:
@@ -145,6 +143,15 @@ class Facade(ModuleType):
 def offered(ours: Any) -> list[str]:
     """The names that stand in for the foreign module's."""
     return ours.__all__
+
+
+def _counterparts(module: ModuleType, ours: Any) -> dict[FunctionType, FunctionType]:
+    """A foreign module's functions → ours. Classes stay: objects of them exist."""
+    return {
+        original: getattr(ours, name)
+        for name, original in vars(module).items()
+        if name in offered(ours) and isinstance(original, FunctionType)
+    }
 
 
 def _switch(dropin: DropIn, module: str, name: str, ours: FunctionType) -> FunctionType:
