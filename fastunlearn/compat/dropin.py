@@ -61,7 +61,7 @@ class DropIn:
         exchanged: dict[FunctionType, FunctionType] = {}
         for module_name, module in list(sys.modules.items()):
             if (ours := _by_end(self.modules, module_name)) and not isinstance(module, Facade):
-                exchanged |= _counterparts(module, ours)
+                exchanged |= _counterparts(self, module, ours)
             if patch := _by_end(self.patches, module_name):
                 self.change(patch(module))
         if exchanged:
@@ -120,7 +120,7 @@ class Facade(ModuleType):
         for attribute in offered(ours):
             value = getattr(ours, attribute)
             if isinstance(value, FunctionType):
-                vars(self)[attribute] = _switch(dropin, name, attribute, value)
+                vars(self)[attribute] = _switch(dropin, value, functools.partial(_imported, name, attribute))
 
     def __getattr__(self, attribute: str) -> Any:
         """Classes, tables and flags, which are ours."""
@@ -145,29 +145,31 @@ def offered(ours: Any) -> list[str]:
     return ours.__all__
 
 
-def _counterparts(module: ModuleType, ours: Any) -> dict[FunctionType, FunctionType]:
+def _counterparts(dropin: DropIn, module: ModuleType, ours: Any) -> dict[FunctionType, FunctionType]:
     """A foreign module's functions → ours. Classes stay: objects of them exist."""
     return {
-        original: getattr(ours, name)
+        original: _switch(dropin, getattr(ours, name), functools.partial(_itself, original))
         for name, original in vars(module).items()
         if name in offered(ours) and isinstance(original, FunctionType)
     }
 
 
-def _switch(dropin: DropIn, module: str, name: str, ours: FunctionType) -> FunctionType:
+def _switch(dropin: DropIn, ours: FunctionType, original: Callable[[], FunctionType]) -> FunctionType:
     """Ours while the family is installed, the foreign module's own afterwards: code keeps what it has imported."""
 
     @functools.wraps(ours)
     def call(*args, **kwargs):
-        if dropin.active:
-            return ours(*args, **kwargs)
-        return getattr(_original(module), name)(*args, **kwargs)
+        return ours(*args, **kwargs) if dropin.active else original()(*args, **kwargs)
 
     return call
 
 
-def _original(module: str) -> ModuleType:
-    """The foreign module, imported if need be, and its package as it was: that may say something else by this name."""
+def _itself(original: FunctionType) -> FunctionType:
+    return original
+
+
+def _imported(module: str, name: str) -> FunctionType:
+    """The foreign module's own, imported if need be; its package may say something else by the module's name."""
     if module not in sys.modules:
         parent, _, last = module.rpartition(".")
         package = importlib.import_module(parent) if parent else None
@@ -175,7 +177,7 @@ def _original(module: str) -> ModuleType:
         importlib.import_module(module)
         if before is not _NOTHING:
             setattr(package, last, before)
-    return sys.modules[module]
+    return getattr(sys.modules[module], name)
 
 
 def _by_end(table: Mapping[str, Any], module_name: str) -> Any:

@@ -192,6 +192,17 @@ def test_what_was_imported_while_installed_is_the_original_afterwards(foreign, c
         assert calls.during(upfirdn2d, x, f) == {"upfirdn2d"}
 
 
+def test_what_was_imported_by_name_from_a_loaded_module_is_the_original_afterwards(foreign, calls):
+    family = foreign.family("rosinality")
+    theirs = importlib.import_module("op").upfirdn2d
+    x, kernel = torch.randn(1, 2, 5, 5), torch.ones(2, 2)
+    with family.installed():
+        model = importlib.import_module("model")
+        assert calls.during(model.upfirdn2d, x, kernel) == {"upfirdn2d"}
+    assert calls.during(model.upfirdn2d, x, kernel) == set()
+    assert sys.modules["op"].upfirdn2d is theirs
+
+
 def test_rosinality_imported_while_installed_is_the_original_afterwards(foreign, calls):
     family = foreign.family("rosinality")
     with family.installed():
@@ -379,6 +390,21 @@ def test_no_weight_gradients(foreign, name, options):
     (second,) = torch.autograd.grad(of_x.square().sum(), weight)  # R1: the weight's part of the second order stays
     (expected,) = torch.autograd.grad(plain[0].square().sum(), weight)
     torch.testing.assert_close(second, expected)
+
+
+def test_no_weight_gradients_of_a_loaded_module(foreign):
+    family = foreign.family("rosinality")
+    gradfix = importlib.import_module("op.conv2d_gradfix")
+    weight = torch.ones(1, 1, 2, 2, requires_grad=True)
+
+    def gradient():
+        y = gradfix.conv2d(torch.ones(1, 1, 3, 3, requires_grad=True), weight)
+        return torch.autograd.grad(y.sum(), weight, allow_unused=True)[0]
+
+    with family.installed():
+        with gradfix.no_weight_gradients():
+            assert gradient() is None
+        assert gradient() is not None
 
 
 # ---- pickles ---------------------------------------------------------------------------------------------------------
