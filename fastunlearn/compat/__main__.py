@@ -1,8 +1,6 @@
 """``python -m fastunlearn.compat FAMILY -- SCRIPT ARGUMENTS…``: an untouched script on our ops."""
 
 import argparse
-import contextlib
-import importlib
 import runpy
 import sys
 from collections.abc import Sequence
@@ -11,7 +9,7 @@ from pathlib import Path
 import torch
 
 from . import FAMILIES
-from .cuda_on_cpu import cuda_on_cpu
+from .processes import prepared
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -39,12 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not script or not (is_module or Path(script[0]).is_file()):
         parser.error(f"no such script: {script[0]}" if script else "-- SCRIPT is missing")
 
-    torch.serialization.add_safe_globals([argparse.Namespace])  # rosinality's checkpoints hold the flags of their run
     sys.argv = script
-    importlib.import_module(f"fastunlearn.compat.{options.family}").install()
     if options.cpu:
         print(f'fastunlearn.compat: device "cuda" means the CPU in {script[0]}', file=sys.stderr)
-    with cuda_on_cpu() if options.cpu else contextlib.nullcontext():
+    with prepared(options.family, options.cpu):
         if is_module:
             sys.path.insert(0, "")
             runpy.run_module(script[0], run_name="__main__", alter_sys=True)

@@ -2,8 +2,9 @@
 
 import contextlib
 import functools
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ class _Redirect(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func in (torch.Tensor.cuda, torch.Tensor.pin_memory):
             return args[0]
+        if func is torch.device:
+            return _redirected("device", func(*args, **(kwargs or {})))
         kwargs = {name: _redirected(name, value) for name, value in (kwargs or {}).items()}
         return func(*(_redirected("device", value) for value in args), **kwargs)
 
@@ -45,23 +48,23 @@ class _Event:
         return (end.at - self.at) * 1e3
 
 
-def _nothing(*args, **kwargs) -> None:
-    """For what there is nothing to do or to return without a card."""
+def _returning(result: Any) -> Callable[..., Any]:
+    """For what there is nothing to do without a card: a function of its own, since torch._dynamo tells them apart."""
+    return lambda *args, **kwargs: result
 
 
-def _no_bytes(device: Any = None) -> int:
-    return 0
+def _is_available() -> bool:
+    """Scripts may insist on a card. Libraries leave out what needs one, and are told that there is none."""
+    asking = sys._getframe(1).f_globals.get("__name__", "")
+    return asking.partition(".")[0] not in ("fastunlearn", "torch", "torchvision", "triton")
 
 
 _STAND_INS = {
     "Event": _Event,
-    "current_stream": _nothing,
-    "empty_cache": _nothing,
-    "max_memory_allocated": _no_bytes,
-    "max_memory_reserved": _no_bytes,
-    "reset_peak_memory_stats": _nothing,
-    "set_device": _nothing,
-    "synchronize": _nothing,
+    "is_available": _is_available,
+    **{name: _returning(None) for name in ("current_stream", "empty_cache", "reset_peak_memory_stats", "set_device")},
+    **{name: _returning(0) for name in ("max_memory_allocated", "max_memory_reserved")},
+    "synchronize": _returning(None),
 }
 
 

@@ -58,11 +58,14 @@ class DropIn:
                 )
         self.active = True
         sys.meta_path.insert(0, self._finder)
+        exchanged: dict[FunctionType, FunctionType] = {}
         for module_name, module in list(sys.modules.items()):
             if (ours := _by_end(self.modules, module_name)) and not isinstance(module, Facade):
-                self._exchange_functions(module, ours)
+                exchanged |= _counterparts(self, module, ours)
             if patch := _by_end(self.patches, module_name):
                 self.change(patch(module))
+        if exchanged:
+            self._exchange(exchanged)
 
     def uninstall(self) -> None:
         """Put everything back. Foreign code that imported our functions gets the originals from its next call on."""
@@ -100,13 +103,8 @@ class DropIn:
             self._replaced.append((owner, attribute, vars(owner).get(attribute, _NOTHING)))
             setattr(owner, attribute, replacement)
 
-    def _exchange_functions(self, module: ModuleType, ours: Any) -> None:
-        """In the module and wherever its functions were imported to. Classes stay: objects of them exist."""
-        exchanged = {
-            original: getattr(ours, name)
-            for name, original in vars(module).items()
-            if name in offered(ours) and isinstance(original, FunctionType)
-        }
+    def _exchange(self, exchanged: Mapping[FunctionType, FunctionType]) -> None:
+        """In the modules that define the functions and wherever they were imported to."""
         for importer in list(sys.modules.values()):
             for name, value in list(getattr(importer, "__dict__", {}).items()):
                 if type(value) is FunctionType and value in exchanged:
@@ -122,7 +120,7 @@ class Facade(ModuleType):
         for attribute in offered(ours):
             value = getattr(ours, attribute)
             if isinstance(value, FunctionType):
-                vars(self)[attribute] = _switch(dropin, name, attribute, value)
+                vars(self)[attribute] = _switch(dropin, value, functools.partial(_imported, name, attribute))
 
     def __getattr__(self, attribute: str) -> Any:
         """Classes, tables and flags, which are ours."""
@@ -147,16 +145,39 @@ def offered(ours: Any) -> list[str]:
     return ours.__all__
 
 
-def _switch(dropin: DropIn, module: str, name: str, ours: FunctionType) -> FunctionType:
+def _counterparts(dropin: DropIn, module: ModuleType, ours: Any) -> dict[FunctionType, FunctionType]:
+    """A foreign module's functions → ours. Classes stay: objects of them exist."""
+    return {
+        original: _switch(dropin, getattr(ours, name), functools.partial(_itself, original))
+        for name, original in vars(module).items()
+        if name in offered(ours) and isinstance(original, FunctionType)
+    }
+
+
+def _switch(dropin: DropIn, ours: FunctionType, original: Callable[[], FunctionType]) -> FunctionType:
     """Ours while the family is installed, the foreign module's own afterwards: code keeps what it has imported."""
 
     @functools.wraps(ours)
     def call(*args, **kwargs):
-        if dropin.active:
-            return ours(*args, **kwargs)
-        return getattr(importlib.import_module(module), name)(*args, **kwargs)
+        return ours(*args, **kwargs) if dropin.active else original()(*args, **kwargs)
 
     return call
+
+
+def _itself(original: FunctionType) -> FunctionType:
+    return original
+
+
+def _imported(module: str, name: str) -> FunctionType:
+    """The foreign module's own, imported if need be; its package may say something else by the module's name."""
+    if module not in sys.modules:
+        parent, _, last = module.rpartition(".")
+        package = importlib.import_module(parent) if parent else None
+        before = vars(package).get(last, _NOTHING) if package else _NOTHING
+        importlib.import_module(module)
+        if before is not _NOTHING:
+            setattr(package, last, before)
+    return getattr(sys.modules[module], name)
 
 
 def _by_end(table: Mapping[str, Any], module_name: str) -> Any:

@@ -51,7 +51,7 @@ def conv2d_mod(
     padding = ((x.shape[2] - 1) * (stride - 1) + dilation * (weight.shape[-1] - 1)) // 2
     z = conv2d(fast_format(x) * styles[:, :, None, None], weight, stride=stride, padding=padding, dilation=dilation)
     z = ops.styled_epilogue(z, scale=demodulation(weight, styles, eps), act="linear") if demod else z
-    return as_image(z, x)
+    return as_image(z)
 
 
 def bilinear_upsample2d(x: Tensor) -> Tensor:

@@ -9,6 +9,6 @@ def fast_format(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
 
 
-def as_image(y: Tensor, x: Tensor) -> Tensor:
-    """y, computed of x: an image (up to four channels) contiguous if x is, since code that gets one may ``view`` it."""
-    return y.contiguous() if y.shape[1] <= 4 and x.is_contiguous() else y
+def as_image(y: Tensor) -> Tensor:
+    """y, contiguous if it is an image (up to four channels), since code that gets one may ``view`` it."""
+    return y.contiguous() if y.shape[1] <= 4 else y

@@ -9,6 +9,7 @@
 """
 
 import functools
+import inspect
 from collections.abc import Sequence
 from types import FunctionType, ModuleType, SimpleNamespace
 
@@ -110,13 +111,15 @@ def _modulated_conv2d_forward(self: nn.Module, input: Tensor, style: Tensor) -> 
         y = conv2d_gradfix.conv2d(x, weight, padding=self.padding)
     if behind or scale is not None:
         y = ops.styled_epilogue(y, scale=scale, act="linear", **behind)
-    return as_image(y, input)
+    return as_image(y)
 
 
 def _modulated_conv2d(module: ModuleType) -> Changes:
     """Theirs is known by what the forward reads, which forks of it share."""
     theirs = vars(module).get("ModulatedConv2d")
-    if theirs is None or not {"demodulate", "upsample", "downsample", "blur_kernel"} <= _arguments(theirs):
+    if not isinstance(theirs, type) or not {"demodulate", "upsample", "downsample", "blur_kernel"} <= _arguments(
+        theirs
+    ):
         return {}
     return {(theirs, "forward"): _modulated_conv2d_forward}
 
@@ -138,7 +141,7 @@ def _range_argument(module: ModuleType) -> Changes:
 
 
 def _arguments(cls: type) -> set[str]:
-    return set(cls.__init__.__code__.co_varnames[: cls.__init__.__code__.co_argcount])
+    return set(inspect.signature(cls).parameters)
 
 
 _dropin = DropIn(

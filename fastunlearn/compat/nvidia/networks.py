@@ -2,8 +2,10 @@
 
 import functools
 import inspect
+import sys
 from types import FunctionType, ModuleType
 
+import torch
 from torch import Tensor
 
 from ... import ops
@@ -32,22 +34,30 @@ def modulated_conv2d(
         x: [N, I, H, W]; float16 is normalised first.
         weight: [O, I, kh, kw].
         styles: [N, I].
-        noise: added to the result, [N, 1, H', W'] or what broadcasts to it, or None.
+        noise: added to the result, [N, 1, H', W'] or what broadcasts with it, or None.
         up, down, padding, resample_filter, demodulate, flip_weight: as in `fastunlearn.ops.modulated_conv2d`.
         fused_modconv: theirs chooses between weights of their own for every sample and scaled activations. We scale
             activations, which gives the same.
+
+    Raises:
+        ValueError: padding that is not one number, or up and down both above 1, which none of their networks has.
     """
+    if not isinstance(padding, int):
+        raise ValueError(f"modulated_conv2d: padding must be one number, got {padding}")
+    if resample_filter is None and (up > 1 or down > 1):
+        resample_filter = torch.ones(1, 1, device=x.device)
     if noise is not None and noise.ndim == 2:
         noise = noise[None, None]
     fits = fast_format(x)
-    if noise is not None and demodulate and down == 1 and noise.ndim == 4:
+    size = [n * up + 2 * padding - k + 1 for n, k in zip(x.shape[2:], weight.shape[2:], strict=True)]
+    if noise is not None and demodulate and down == 1 and noise.shape[1:] == (1, *size):
         y = ops.styled_conv2d(
             fits, weight, styles, None, noise, 1.0, up, padding, resample_filter, flip_weight, act="linear"
         )
     else:
         y = ops.modulated_conv2d(fits, weight, styles, up, down, padding, resample_filter, demodulate, flip_weight)
         y = y if noise is None else y + noise.to(y.dtype)
-    return as_image(y, x)
+    return as_image(y)
 
 
 def modulated_conv2d_stylegan3(
@@ -81,7 +91,7 @@ def modulated_conv2d_stylegan3(
     if input_gain is not None:
         s = s * input_gain
     y = conv2d(fast_format(x) * s.to(x.dtype)[:, :, None, None], w.to(x.dtype), padding=padding)
-    return as_image(y if scale is None else ops.styled_epilogue(y, scale=scale, act="linear"), x)
+    return as_image(y if scale is None else ops.styled_epilogue(y, scale=scale, act="linear"))
 
 
 _OURS = (modulated_conv2d, modulated_conv2d_stylegan3)
@@ -90,7 +100,7 @@ _OURS = (modulated_conv2d, modulated_conv2d_stylegan3)
 def exchanged_modulated_conv2d(module: ModuleType) -> Changes:
     """A module's modulated_conv2d for ours, if it has one with the arguments of ours."""
     theirs = vars(module).get("modulated_conv2d")
-    if not isinstance(theirs, FunctionType):
+    if not isinstance(theirs, FunctionType) or theirs in _OURS:
         return {}
     ours = next((ours for ours in _OURS if _arguments(ours) == _arguments(theirs)), None)
     return {} if ours is None else {(module, "modulated_conv2d"): ours}
@@ -104,7 +114,10 @@ def _arguments(function: FunctionType) -> list[str]:
 
 
 def exchanged_in_pickles(module: ModuleType, dropin: DropIn) -> Changes:
-    """``torch_utils.persistence`` makes a module of the source that a pickle carries: exchange there too."""
+    """``torch_utils.persistence`` makes a module of the source that a pickle carries: exchange there too.
+
+    Those that it has made already go by this name.
+    """
     original = module._src_to_module
 
     @functools.wraps(original)
@@ -113,4 +126,8 @@ def exchanged_in_pickles(module: ModuleType, dropin: DropIn) -> Changes:
         dropin.change(exchanged_modulated_conv2d(made))
         return made
 
-    return {(module, "_src_to_module"): source_to_module}
+    changes = {(module, "_src_to_module"): source_to_module}
+    for name, made in list(sys.modules.items()):
+        if name.startswith("_imported_module_"):
+            changes.update(exchanged_modulated_conv2d(made))
+    return changes

@@ -1,0 +1,84 @@
+"""Foreign code to import: the doubles on sys.path, nothing of them left behind, and no family installed."""
+
+import importlib
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from fastunlearn.compat import FAMILIES
+
+DOUBLES = Path(__file__).parent / "doubles"
+FOLDERS = {
+    "lucidrains": ["lucidrains"],
+    "rosinality": ["rosinality"],
+    "stylegan2_ada": ["stylegan2_ada", "nvidia"],
+    "stylegan3": ["stylegan3", "nvidia"],
+}
+
+
+class Foreign:
+    """Puts doubles within reach of imports.
+
+    Args:
+        folder: for projects of the test's own.
+        patch: to be undone after the test.
+    """
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch):
+        self.folder, self.patch = folder, patch
+        patch.setitem(sys.modules, "pkg_resources", None)  # as with setuptools of today
+
+    def reach(self, *folders: str) -> None:
+        self._prepend(*(DOUBLES / folder for folder in folders))
+
+    def family(self, name: str, compiled: bool = True):
+        """The family's drop-in, not installed, and its foreign code within reach, compiled or failing at import."""
+        self.reach(*["rosinality_built"] * (name == "rosinality" and compiled), *FOLDERS[name])
+        if compiled and name == "stylegan3":
+            setuptools_of_old = ModuleType("pkg_resources")
+            setuptools_of_old.parse_version = str
+            self.patch.setitem(sys.modules, "pkg_resources", setuptools_of_old)
+        return importlib.import_module(f"fastunlearn.compat.{name}")
+
+    def nested(self, source: str, package: str, **renamed: str) -> None:
+        """A copy of a double's folder as a package of a project, with its imports renamed."""
+        target = self.folder.joinpath(*package.split("."))
+        shutil.copytree(DOUBLES / source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+        for file in target.rglob("*.py"):
+            text = file.read_text()
+            for old, new in renamed.items():
+                text = text.replace(f"from {old}", f"from {new}")
+            file.write_text(text)
+        for directory in (target, *target.parents):
+            if directory == self.folder:
+                break
+            (directory / "__init__.py").touch()
+        self._prepend(self.folder)
+
+    def _prepend(self, *folders: Path) -> None:
+        self.patch.setattr(sys, "path", [*map(str, folders), *sys.path])
+        importlib.invalidate_caches()
+
+
+@pytest.fixture
+def foreign(tmp_path, monkeypatch):
+    """A `Foreign`, whose modules are gone after the test."""
+    before = dict(sys.modules)
+    finders = list(sys.meta_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    yield Foreign(tmp_path, monkeypatch)
+    for name in FAMILIES:
+        importlib.import_module(f"fastunlearn.compat.{name}").uninstall()
+    for name, module in list(sys.modules.items()):
+        if name not in before and is_foreign(name, module, tmp_path):
+            del sys.modules[name]
+    assert sys.meta_path == finders
+
+
+def is_foreign(name: str, module: ModuleType, folder: Path) -> bool:
+    """Whether a module is a double, or of a project in the folder."""
+    file = str(getattr(module, "__file__", None) or "")
+    return name.startswith("_imported_module_") or file.startswith((str(DOUBLES), str(folder)))

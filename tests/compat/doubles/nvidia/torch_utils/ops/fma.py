@@ -1,0 +1,5 @@
+"""Multiply and add."""
+
+
+def fma(a, b, c):
+    return a * b + c

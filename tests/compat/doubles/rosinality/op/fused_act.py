@@ -1,0 +1,1 @@
+raise RuntimeError("Error building extension 'fused_act'")

@@ -1,0 +1,1 @@
+raise RuntimeError("Error building extension 'upfirdn2d'")
