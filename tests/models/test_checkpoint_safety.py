@@ -458,6 +458,7 @@ LONG = module(_modules={"a" * 300: module()})
         (module(_non_persistent_buffers_set=[1]), "no module of PyTorch"),
         (module(_parameters={3: torch.zeros(1)}), "printable names"),
         (module(c_dim=torch.zeros(2)), "is conditional"),
+        (module(c_dim="\n"), "is conditional"),
         (module(architecture=torch.zeros(2)), "architecture skip"),
         (module(activation=torch.zeros(2)), "activation lrelu"),
         (module(conv_clamp=[1]), "conv_clamp must be a positive number"),

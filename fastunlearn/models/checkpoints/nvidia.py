@@ -169,7 +169,7 @@ def _settings_of_modules(modules: Mapping[str, dict[str, Any]], what: str) -> di
     """
     modules = {path: {name: plain(value, room=0) for name, value in state.items()} for path, state in modules.items()}
     if c_dim := modules[""].get("c_dim"):
-        raise FastUnlearnError(f"{what}: is conditional (c_dim = {c_dim!s:.80}); only unconditional models are read")
+        raise FastUnlearnError(f"{what}: is conditional (c_dim = {c_dim!r:.80}); only unconditional models are read")
     clamps, multipliers, group = set(), set(), 4
     for path, state in modules.items():
         architecture = state.get("architecture", "")
@@ -188,7 +188,7 @@ def _settings_of_modules(modules: Mapping[str, dict[str, Any]], what: str) -> di
         if path == "b4.mbstd.":
             group = state.get("group_size")
             if state.get("num_channels", 1) != 1:
-                raise FastUnlearnError(f"{what}: mbstd_num_channels must be 1, got {state['num_channels']!s:.80}")
+                raise FastUnlearnError(f"{what}: mbstd_num_channels must be 1, got {state['num_channels']!r:.80}")
     if len(clamps) > 1 or len(multipliers) > 1:
         raise FastUnlearnError(f"{what}: layers must have one conv_clamp and one lr_multiplier, got several")
     return {
