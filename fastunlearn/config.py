@@ -14,6 +14,9 @@ from .errors import FastUnlearnError
 
 Config = TypeVar("Config")
 
+MAX_YAML = 200_000
+"""Characters of a YAML file; ours have some thousands."""
+
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Nested plain dicts, lists, numbers and strings, ready for YAML."""
@@ -32,6 +35,8 @@ def from_dict(cls: type[Config], values: Mapping[str, Any], where: str, base: Co
     Raises:
         FastUnlearnError: an unknown key (names the nearest one), or a value of another type.
     """
+    if not isinstance(values, Mapping):
+        raise FastUnlearnError(f"{where} must be a mapping, got {type(values).__name__}")
     hints = typing.get_type_hints(cls)
     fields = {field.name: hints[field.name] for field in dataclasses.fields(cls)}
     changes = {}
@@ -61,12 +66,32 @@ def require_range(config: Any, **ranges: tuple[float, float]) -> None:
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """A YAML mapping; anything else is a FastUnlearnError that names the file."""
     try:
-        values = yaml.safe_load(Path(path).read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        values = parse_yaml(Path(path).read_text())
+    except (OSError, ValueError) as error:
         raise FastUnlearnError(f"{path}: not a readable YAML file ({' '.join(str(error).split())})") from error
     if not isinstance(values, dict):
         raise FastUnlearnError(f"{path}: must hold 'key: value' lines, got {type(values).__name__}")
     return values
+
+
+def parse_yaml(text: str) -> Any:
+    """Plain values from YAML, without merge keys, which can double what a text stands for with every line.
+
+    Raises:
+        ValueError: says what is wrong.
+    """
+    if len(text) > MAX_YAML:
+        raise ValueError(f"{len(text):,} characters, at most {MAX_YAML:,} are read")
+    try:
+        return yaml.load(text, _Loader)
+    except (yaml.YAMLError, LookupError, AttributeError, TypeError, OverflowError, RecursionError) as error:
+        raise ValueError(str(error)[:500]) from error  # PyYAML converts '!!bool x' with a KeyError, and the like
+
+
+class _Loader(yaml.SafeLoader):
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
+            raise yaml.constructor.ConstructorError(None, None, "merge keys (<<) are not read", node.start_mark)
 
 
 def _plain(value: Any) -> Any:

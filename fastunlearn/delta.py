@@ -28,9 +28,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from .bundle import Bundle, save_weights
+from .config import parse_yaml
 from .errors import FastUnlearnError
 from .feedback import generator_sha256
-from .files import atomic_write, state_sha256
+from .files import atomic_write, require_no_pipe, state_sha256
 
 FORMAT, VERSION = "fastunlearn-delta", 1
 
@@ -273,6 +274,7 @@ def _form(tensor: Tensor | None) -> str:
 
 def _read(path: str | Path) -> tuple[dict[str, Any], dict[str, Callable[[], bytes]]]:
     """A delta's facts, checked for their types, and what reads each entry."""
+    require_no_pipe(path)
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -294,9 +296,10 @@ def _read(path: str | Path) -> tuple[dict[str, Any], dict[str, Callable[[], byte
         raise FastUnlearnError(f"{path}: damaged (its metadata are not those of a delta)") from error
     if version != VERSION:
         raise FastUnlearnError(
-            f"{path}: is delta version {version}, this fastunlearn reads {VERSION}; upgrade fastunlearn"
+            f"{path}: is delta version {version!r:.20}, this fastunlearn reads {VERSION}; upgrade fastunlearn"
         )
-    if not all(isinstance(text, str) for text in texts) or not forms <= {("U8", 1)}:
+    readable = all(isinstance(text, str) and len(text) <= 200 and text.isprintable() for text in texts)
+    if not readable or not forms <= {("U8", 1)}:
         raise FastUnlearnError(f"{path}: damaged (its metadata are not those of a delta)")
     return facts, {name: lambda entry=entry: entry[:].numpy().tobytes() for name, entry in entries.items()}
 
@@ -315,8 +318,8 @@ def _file(name: str, facts: Mapping[str, Any], payload: Mapping[str, Callable], 
 def _with_base(text: bytes, base: Bundle, base_sha256: str, origin: Any) -> bytes:
     """config.yaml, its 'unlearned: base' pointing to where that lies here."""
     try:
-        config = yaml.safe_load(text)
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        config = parse_yaml(text.decode())
+    except ValueError as error:
         raise FastUnlearnError(f"{origin}: its config.yaml is not readable YAML") from error
     facts = config.get("unlearned") if isinstance(config, dict) else None
     here = str(base.name) if base.is_shipped else str(base.folder.resolve())

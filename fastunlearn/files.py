@@ -42,6 +42,17 @@ def _umask() -> int:
     return mask
 
 
+def require_no_pipe(path: str | Path) -> None:
+    """Refuse a pipe or a device, from which a reader could wait for ever; a missing file is left to the reader.
+
+    Raises:
+        FastUnlearnError: names `path`.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise FastUnlearnError(f"{path}: is a pipe or a device, not a file")
+
+
 def state_sha256(state: Mapping[str, Tensor]) -> str:
     """SHA-256 over names, dtypes, shapes and bytes of a state dict, in the order of the names."""
     digest = hashlib.sha256()

@@ -1,4 +1,5 @@
 import json
+import os
 import tracemalloc
 import zlib
 
@@ -8,8 +9,10 @@ from safetensors.torch import load, save
 
 from fastunlearn import delta
 from fastunlearn.bundle import Bundle
+from fastunlearn.config import read_yaml
 from fastunlearn.delta import FORMAT, Snapshot, apply_delta, save_delta
 from fastunlearn.errors import FastUnlearnError
+from fastunlearn.feedback import Feedback
 from fastunlearn.files import state_sha256
 
 FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -262,6 +265,9 @@ def test_a_changed_byte_anywhere_is_refused_or_changes_nothing(tmp_path):
         (lambda f: {**f, "references": {"g/w": []}}, "metadata are not those of a delta"),
         (lambda f: {**f, "files": {**f["files"], "card.md": "0"}}, "card.md has another hash"),
         (lambda f: {k: v for k, v in f.items() if k != "files"}, "metadata are not those of a delta"),
+        (lambda f: {**f, "version": "x\n" * 1000}, r"is delta version 'x\nx\nx"),
+        (lambda f: {**f, "files": {"a\nb": "0"}}, "metadata are not those of a delta"),
+        (lambda f: {**f, "files": {"a" * 300: "0"}}, "metadata are not those of a delta"),
         (lambda f: "[" * 100_000, "metadata are not those of a delta"),
         (lambda f: "{", "metadata are not those of a delta"),
         (lambda f: "3", "metadata are not those of a delta"),
@@ -272,6 +278,38 @@ def test_edited_metadata(facts, message, tmp_path):
     save_delta(base, result, tmp_path / "d")
     rewrite(tmp_path / "d", change_facts=facts)
     assert message in refusal(base, tmp_path / "d")
+
+
+MERGES = "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [{'*a' + str(i - 1)}, *a{i - 1}]}}\n" for i in range(1, 40))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        MERGES,
+        "[" * 10_000,
+        "a: " + "1" * 5000,
+        "a: 2001-99-99",
+        "a: !!bool x",
+        "a: !!timestamp x",
+        "- " * 300_000,
+        "\xff",
+    ],
+    ids=["merges", "deep", "number", "date", "bool", "timestamp", "long", "bytes"],
+)
+def test_a_config_that_is_no_plain_yaml(text, tmp_path):
+    with pytest.raises(FastUnlearnError, match=r"its config\.yaml is not readable YAML"):
+        delta._with_base(text.encode("latin1"), Bundle("mnist32"), "", tmp_path / "d")
+    (tmp_path / "config.yaml").write_bytes(text.encode("latin1"))
+    with pytest.raises(FastUnlearnError, match="not a readable YAML file"):
+        read_yaml(tmp_path / "config.yaml")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "d")
+    assert "is a pipe" in refusal(small()[0], tmp_path / "d")
+    with pytest.raises(FastUnlearnError, match="is a pipe"):
+        Feedback.load(tmp_path / "d")
 
 
 def stream(data):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..data import from_uint8
 from ..errors import FastUnlearnError
-from ..files import atomic_write, state_sha256
+from ..files import atomic_write, require_no_pipe, state_sha256
 from ..models.protocol import GenerativeModel
 from .latents import generate
 
@@ -59,7 +59,9 @@ class Feedback:
         if len(wrong):
             raise FastUnlearnError(f"{self.origin}: label must be 1 (undesired) or 0 (desired), got {wrong[0].item()}")
         if self.source not in SOURCES:
-            raise FastUnlearnError(f"{self.origin}: source must be one of {', '.join(SOURCES)}, got {self.source!r}")
+            raise FastUnlearnError(
+                f"{self.origin}: source must be one of {', '.join(SOURCES)}, got {self.source!r:.60}"
+            )
         if self.source == "curated":
             if self.has_latents or self.image is None:
                 raise FastUnlearnError(f"{self.origin}: curated feedback must hold images and empty z")
@@ -126,6 +128,10 @@ class Feedback:
         Raises:
             FastUnlearnError: names both hashes or both shapes and says what to do.
         """
+        if self.has_latents and self.z.shape[1] != model.latent_dim:
+            raise FastUnlearnError(
+                f"{self.origin}: z has {self.z.shape[1]} numbers each, the model's latents have {model.latent_dim}"
+            )
         if self.has_latents and (actual := generator_sha256(model)) != self.generator_sha256:
             raise FastUnlearnError(
                 f"{self.origin}: labels images of generator {self.generator_sha256[:12]}, this one is "
@@ -178,6 +184,7 @@ class Feedback:
         Raises:
             FastUnlearnError: missing, truncated, another format or version, or contents that cannot be.
         """
+        require_no_pipe(path)
         try:
             with safe_open(path, "pt") as file:
                 metadata = file.metadata() or {}
@@ -189,9 +196,9 @@ class Feedback:
         if metadata.get("format") != FORMAT or not {"z", "noise_seed", "label"} <= tensors.keys():
             raise FastUnlearnError(f"{path}: a safetensors file, but not a feedback file")
         if metadata.get("version") != VERSION:
+            version = repr(metadata.get("version", "none"))[1:-1]
             raise FastUnlearnError(
-                f"{path}: is feedback version {metadata.get('version')}, this fastunlearn reads {VERSION}; "
-                "upgrade fastunlearn"
+                f"{path}: is feedback version {version:.20}, this fastunlearn reads {VERSION}; upgrade fastunlearn"
             )
         return cls(
             tensors["z"],

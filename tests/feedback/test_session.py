@@ -131,6 +131,7 @@ def test_rewritten_file_is_otherwise_valid(tmp_path):
     ("tensors", "metadata", "message"),
     [
         ({}, {"version": "2"}, "is feedback version 2, this fastunlearn reads 1"),
+        ({}, {"version": "2\nerror: x" * 1000}, r"is feedback version 2\\nerror: x2\\ne"),
         ({}, {"source": "oracle"}, "source must be one of .*, got 'oracle'"),
         ({}, {"generator_sha256": ""}, "must hold latents and the generator's SHA-256"),
         ({"label": torch.ones(4, dtype=torch.int8)}, {}, r"label must be int8 \[5\], got int8 \[4\]"),
@@ -205,6 +206,19 @@ def test_stored_images_of_another_generator_are_refused_too(make_model):
     torch.manual_seed(0)
     with pytest.raises(FastUnlearnError, match="use that generator"):
         of(make_model(), image=bytes_images(6)).images(make_model(), undesired=True)
+
+
+def test_latents_of_another_length(model):
+    feedback = Feedback(
+        torch.zeros(2, 7),
+        torch.zeros(2, dtype=torch.int64),
+        torch.zeros(2, dtype=torch.int8),
+        None,
+        generator_sha256(model),
+        "person",
+    )
+    with pytest.raises(FastUnlearnError, match=r"z has 7 numbers each, the model's latents have \d+"):
+        feedback.check_model(model)
 
 
 def test_stored_images_of_another_shape(model):

@@ -6,6 +6,7 @@ import pickletools
 import struct
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -13,9 +14,10 @@ import pytest
 import torch
 
 from fastunlearn.errors import FastUnlearnError
-from fastunlearn.models.checkpoints import load_checkpoint
+from fastunlearn.models.checkpoints import load_checkpoint, nvidia
 from fastunlearn.models.checkpoints.container import read_contents
-from fastunlearn.models.checkpoints.unpickler import GLOBALS, MAX_OPCODES
+from fastunlearn.models.checkpoints.conversion import plain
+from fastunlearn.models.checkpoints.unpickler import GLOBALS, LEGACY_MAGIC, MAX_OPCODES, PersistentObject
 
 
 def refusal(path):
@@ -293,6 +295,189 @@ except c.FastUnlearnError as error:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
     assert result.returncode == 0, result.stderr[-500:]
     return result.stdout
+
+
+NUMPY_DTYPE = b"cnumpy\ndtype\n"
+LOAD = b"ctorch.storage\n_load_from_bytes\n"
+
+
+def legacy(body, keys=b"]", storages=b""):
+    """A file of torch.save's older format, by hand."""
+    machine = b"}" + text("little_endian") + b"\x88s"
+    return LEGACY_MAGIC + b"".join(b"\x80\x02" + part + b"." for part in (b"M\xe9\x03", machine, body, keys)) + storages
+
+
+def raw(data):
+    return b"B" + struct.pack("<I", len(data)) + data
+
+
+STORAGE = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text("0") + text("cpu") + b"K\x01tQ"
+STORED = b"]" + text("0") + b"a", struct.pack("<q", 1) + bytes(4)
+
+
+def twice(n, copy):
+    """n times the same pair, of two times the one before."""
+    return b")" + b"".join(b"q\x01" + copy for _ in range(n))
+
+
+def small(n):
+    return b"J" + struct.pack("<i", n)
+
+
+def called_again_and_again(name, argument, n=100_000):
+    call = b"h\x01h\x02R" if name != b"cargparse\nNamespace\n" else b"h\x01)Rh\x03b"
+    return argument + b"q\x030" + name + b"q\x010h\x03\x85q\x020(" + call * n + b"t."
+
+
+LIST = b"](" + b"".join(map(small, range(50_000))) + b"e"
+DICT = b"}(" + b"".join(small(i) + b"N" for i in range(50_000)) + b"u"
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (NUMPY_DTYPE + b")" + b"\x85" * 400_000 + b"\x85R.", "NumPy type"),  # its hash overflows the C stack
+        (NUMPY_DTYPE + twice(60, b"h\x01\x86") + b"\x85R.", "NumPy type"),  # its hash takes 2^60 steps
+        (b"c_codecs\nencode\n" + text("a") + twice(60, b"h\x01\x86") + b"\x86R.", "latin1 expected"),
+        (called_again_and_again(b"cbuiltins\nset\n", LIST), "opcodes"),
+        (called_again_and_again(b"ccollections\nOrderedDict\n", DICT), "opcodes"),
+        (called_again_and_again(b"cargparse\nNamespace\n", DICT, 50_000), "opcodes"),
+        (called_again_and_again(LOAD, raw(legacy(b"N0" * 10_000 + STORAGE, *STORED))), "opcodes"),
+    ],
+    ids=["deep", "shared", "printed", "set", "dict", "attributes", "pickles"],
+)
+def test_a_small_file_takes_neither_minutes_nor_gigabytes(tmp_path, body, message):
+    assert message in run_limited(pickled(tmp_path, body), 200)
+
+
+def test_opcodes_of_nested_pickles_are_counted_together(tmp_path):
+    """An object is read twice where its storages come after it, so that n nested ones are read 2ⁿ times."""
+    nested = legacy(STORAGE, *STORED)
+    for _ in range(30):
+        nested = legacy(LOAD + raw(nested) + b"\x85R0" + STORAGE, *STORED)
+    path = tmp_path / "x.pt"
+    path.write_bytes(nested)
+    assert len(nested) < 10_000
+    assert "opcodes" in run_limited(path, 64) or "more bytes" in refusal(path)
+
+
+def test_a_source_named_by_many_objects_is_not_hashed_for_each(tmp_path):
+    name = b"ctorch_utils.persistence\n_reconstruct_persistent_obj\n"
+    meta = b"}(" + text("class_name") + text("x") + text("state") + b"}" + text("module_src") + text("a" * 10**6) + b"u"
+    begin = time.perf_counter()
+    refusal(pickled(tmp_path, called_again_and_again(name, meta)))
+    assert time.perf_counter() - begin < 10
+
+
+def test_arguments_that_are_no_plain_containers(tmp_path):
+    """A tensor as an argument would be taken apart into one Python object for each element."""
+    path = tmp_path / "x.pt"
+    body = tensor(size=(2, 2), stride=(2, 1))
+    one = body[body.index(b"ctorch._utils") : -2]
+    assert "list expected" in refusal(archive(path, b"\x80\x02ccollections\nOrderedDict\n" + one + b"\x85R."))
+    assert "persistent id" in refusal(archive(path, b"\x80\x02" + one + b"Q."))
+
+
+@pytest.mark.parametrize("value", [2**63 - 1, 2**63, 2**64 - 1])
+@pytest.mark.parametrize("where", ["entry", "directory"])
+def test_zip_offsets_beyond_any_file(tmp_path, where, value):
+    data = archive(tmp_path / "x.pt", tensor()).read_bytes()
+    start = struct.unpack_from("<I", data, len(data) - 6)[0]
+    directory = bytearray(data[start:-22])
+    if where == "entry":
+        name = struct.unpack_from("<H", directory, 28)[0]
+        struct.pack_into("<HH", directory, 30, 12, 0)
+        struct.pack_into("<I", directory, 42, 0xFFFFFFFF)
+        directory[46 + name :] = struct.pack("<HHQ", 1, 8, value)
+    at = value if where == "directory" else start
+    wide = struct.pack("<4sQHHIIQQQQ", b"PK\x06\x06", 44, 45, 45, 0, 0, 1, 1, len(directory), at)
+    locator = struct.pack("<4sIQI", b"PK\x06\x07", 0, start + len(directory), 1)
+    (tmp_path / "x.pt").write_bytes(data[:start] + directory + wide + locator + data[-22:])
+    assert "truncated or damaged" in refusal(tmp_path / "x.pt")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "x.pt")
+    assert "is a pipe" in refusal(tmp_path / "x.pt")
+
+
+RGB = {"to_rgb1.conv.weight": torch.zeros(1, 3, 1, 1, 1), "to_rgbs.0.conv.weight": torch.zeros(1, 3, 1, 1, 1)}
+SMALL = {"input.input": torch.zeros(1, 1, 4, 4), "style.1.weight": torch.zeros(4, 4), **RGB}
+SMALL |= {"convs.0.conv.weight": torch.zeros(1, 1, 1, 3, 3)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"input.input": torch.zeros(1, 0, 4, 4)}, "input.input is missing or of another shape"),
+        ({"input.input": torch.zeros(1, 2**40, 0)}, "input.input is missing or of another shape"),
+        ({"style.1.weight": torch.zeros(0, 2**40)}, "style.1.weight is missing or of another shape"),
+        ({f"to_rgbs.{i}.conv.weight": torch.zeros(1) for i in range(18)}, "images of more than 2048 px"),
+        ({f"style.{i}.weight": RGB["to_rgb1.conv.weight"] for i in range(20_000)}, "at most 10,000 tensors"),
+        ({3: torch.zeros(1)}, "printable names, got '3'"),
+        ({"a\nb": torch.zeros(1)}, r"printable names, got 'a\nb'"),
+        ({"a" * 300: torch.zeros(1)}, "printable names"),
+        ({"x.kernel": torch.zeros(100_000)}, "must be the filter"),
+    ],
+)
+def test_state_dicts_that_promise_too_much(tmp_path, changes, message):
+    torch.save({"g_ema": {**SMALL, **changes}}, tmp_path / "x.pt")
+    assert message in refusal(tmp_path / "x.pt")
+
+
+def test_what_else_a_file_says_is_kept_in_part():
+    shared = ["x" * 100] * 100
+    for _ in range(6):
+        shared = [shared] * 100
+    cycle = []
+    cycle.append(cycle)
+    for value in (shared, {"a": shared, "b": shared}, cycle):
+        assert len(repr(plain(value))) < 200_000
+    assert plain({"batch": 4, "path": [1, "a", {"b": None}]}) == {"batch": 4, "path": [1, "a", {"b": None}]}
+
+
+def module(**state):
+    return PersistentObject("M", "", {"_parameters": {}, "_buffers": {}, "_modules": {}, **state})
+
+
+SELF = module()
+SELF.state["_modules"]["a"] = SELF
+LONG = module(_modules={"a" * 300: module()})
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (SELF, "no module of PyTorch"),
+        (LONG, "no module of NVIDIA's"),
+        (module(_modules=dict.fromkeys("ab", SELF)), "no module of PyTorch"),
+        (module(_modules={"a\n": module()}), "no module of NVIDIA's"),
+        (module(_parameters=[1]), "no module of PyTorch"),
+        (module(_parameters=torch.zeros(2)), "no module of PyTorch"),
+        (module(_non_persistent_buffers_set=[1]), "no module of PyTorch"),
+        (module(_parameters={3: torch.zeros(1)}), "printable names"),
+        (module(c_dim=torch.zeros(2)), "is conditional"),
+        (module(c_dim="\n"), "is conditional"),
+        (module(architecture=torch.zeros(2)), "architecture skip"),
+        (module(activation=torch.zeros(2)), "activation lrelu"),
+        (module(conv_clamp=[1]), "conv_clamp must be a positive number"),
+        (module(conv_clamp=1 << 1100), "conv_clamp must be a positive number"),
+        (module(conv_clamp=True), "conv_clamp must be a positive number"),
+    ],
+)
+def test_attributes_of_no_module(network, message):
+    with pytest.raises(FastUnlearnError, match=message) as error:
+        nvidia.read({"G_ema": network}, "x.pkl")
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize("arguments", [{"synthesis_kwargs": 3}, {"mapping_kwargs": [1]}, {"epilogue_kwargs": "x"}])
+def test_arguments_beside_nvidias_state_dicts_that_are_no_dicts(arguments):
+    state = {"mapping.fc0.weight": torch.zeros(2, 2)}
+    with pytest.raises(FastUnlearnError, match="its arguments must be dicts"):
+        nvidia.read({"G": state, "G_kwargs": arguments}, "x.pt")
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")

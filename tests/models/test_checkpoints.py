@@ -616,3 +616,9 @@ def test_a_bundle_without_constants_over_one_with(rosinality, tmp_path):
     model.generator.set_constants({})
     save_bundle(model, tmp_path / "b", {})
     assert load(tmp_path / "b").ema.constants() == {}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_filters_of_another_precision(tmp_path, dtype):
+    torch.save({"g_ema": {name: tensor.to(dtype) for name, tensor in rosinality_g(0).items()}}, tmp_path / "x.pt")
+    assert load(tmp_path / "x.pt").config.size == SIZE

@@ -378,6 +378,15 @@ def test_what_is_no_such_checkpoint():
             "not a whole lucidrains checkpoint: D.final_conv.weight must have 4 dim",
         ),
         (lambda s: s.update({"S.net.0.weight": torch.zeros(1)}), "not a whole lucidrains checkpoint"),
+        (lambda s: s.update({3: torch.zeros(1)}), "must be a state dict with printable names"),
+        (lambda s: s.update({"x\ny": torch.zeros(1)}), "must be a state dict with printable names"),
+        (lambda s: s.update({"S.net.0.weight": torch.zeros(1, 60_000)}), r"\S+ must be"),  # before 14 GB are allocated
+        (lambda s: s.update({"S.net.0.weight": torch.zeros(0, 2**40)}), "not a whole lucidrains checkpoint"),
+        (lambda s: s.update({"SE.net.0.weight": s["S.net.0.weight"]}), "SE.net.0.weight is the same tensor as another"),
+        (
+            lambda s: s.update({f"G.blocks.{i}.to_rgb.conv.weight": torch.zeros(3, 4, 1, 1) for i in range(15)}),
+            "is for images of more than 2048 px",
+        ),
         (lambda s: [s.pop(k) for k in list(s) if k.startswith("G.blocks.")], "not a whole lucidrains checkpoint"),
         (lambda s: [s.pop(k) for k in list(s) if "blocks.1." in k or "blocks.2." in k], "size must be a power of two"),
     ],
@@ -390,7 +399,18 @@ def test_bad_checkpoints_are_one_line_errors(change, message, tmp_path):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", '{"lr_mlp": null}', '{"lr_mlp": "x"}'])
+@pytest.mark.parametrize("lr", ["NaN", "Infinity", "0", "-1", '"nan"'])
+def test_mapping_lr_beside_the_checkpoint_that_is_none(lr, tmp_path):
+    (tmp_path / ".config.json").write_text(f'{{"lr_mlp": {lr}}}')
+    with pytest.raises(FastUnlearnError, match=r"\.config\.json: lr_mlp must be a positive number"):
+        read(write(tiny()), tmp_path / "model_1.pt")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[1]", '{"lr_mlp": null}', '{"lr_mlp": "x"}', f'{{"lr_mlp": 1{"0" * 400}}}', "[" * 10**5],
+    ids=["open", "list", "null", "text", "large", "deep"],
+)
 def test_bad_settings_beside_the_checkpoint(text, tmp_path):
     (tmp_path / ".config.json").write_text(text)
     with pytest.raises(FastUnlearnError, match=r"\.config\.json: not the settings of a lucidrains model"):

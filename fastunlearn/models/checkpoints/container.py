@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import FastUnlearnError
+from ...files import require_no_pipe
 from .unpickler import LEGACY_MAGIC, Budget, MalformedError, Storage, Unpickler, one_line, read_legacy, storage_of_id
 
 MAX_ENTRIES = 100_000
@@ -24,6 +25,7 @@ def read_contents(path: str | Path) -> Any:
     path = Path(path)
     if path.is_dir():
         raise FastUnlearnError(f"{path}: is a folder, not a checkpoint file")
+    require_no_pipe(path)
     try:
         with open(path, "rb") as file:
             if not file.seek(0, 2):
@@ -117,7 +119,7 @@ def _entries(data: memoryview) -> Iterator[tuple[str, memoryview]]:
                 raise MalformedError("is truncated or damaged (zip entry)")
             yield name, data[begin : begin + size]
             at += 46 + n_name + n_extra + n_comment
-    except (struct.error, StopIteration, RuntimeError) as error:
+    except (struct.error, OverflowError, StopIteration, RuntimeError) as error:
         raise MalformedError("is truncated or damaged (zip directory)") from error
 
 

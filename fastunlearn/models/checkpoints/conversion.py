@@ -14,6 +14,28 @@ from ..stylegan2 import Generator, StyleGAN2, StyleGAN2Config
 
 State = Mapping[str, Tensor]
 
+MAX_TENSORS, MAX_NAME = 10_000, 200
+"""Of a state dict, and of a name in it; networks of 1024 px have some 200 tensors."""
+
+MAX_SIZE, MAX_WIDTH = 2048, 1 << 16
+"""Pixels and channels: small tensors can promise images of any size, and empty ones layers of any width."""
+
+
+def require_names(state: Any, what: str) -> dict[str, Any]:
+    """A state dict whose names can be searched and shown.
+
+    Raises:
+        FastUnlearnError: it is none, has too many names, or one that is long, unprintable or no text.
+    """
+    if not isinstance(state, dict):
+        raise FastUnlearnError(f"{what}: must be a state dict, got {type(state).__name__}")
+    if len(state) > MAX_TENSORS:
+        raise FastUnlearnError(f"{what}: must be a state dict of at most {MAX_TENSORS:,} tensors, got {len(state):,}")
+    for name in state:
+        if not isinstance(name, str) or len(name) > MAX_NAME or not name.isprintable():
+            raise FastUnlearnError(f"{what}: must be a state dict with printable names, got {str(name)[:80]!r}")
+    return state
+
 
 def require_tensors(state: Any, what: str) -> dict[str, Tensor]:
     """A state dict, checked.
@@ -21,9 +43,7 @@ def require_tensors(state: Any, what: str) -> dict[str, Tensor]:
     Raises:
         FastUnlearnError: something in it is no tensor of floating-point numbers.
     """
-    if not isinstance(state, dict):
-        raise FastUnlearnError(f"{what}: must be a state dict, got {type(state).__name__}")
-    for name, value in state.items():
+    for name, value in require_names(state, what).items():
         if not isinstance(value, Tensor) or not value.is_floating_point():
             got = value.dtype if isinstance(value, Tensor) else type(value).__name__
             raise FastUnlearnError(f"{what}: {str(name)[:80]!r} must be a tensor of floating-point numbers, got {got}")
@@ -38,8 +58,8 @@ def require_filters(state: dict[str, Tensor], suffix: str, what: str) -> None:
     """
     expected = ops.setup_filter([1, 3, 3, 1])
     for name in [name for name in state if name.endswith(suffix)]:
-        f = state.pop(name)
-        f = torch.outer(f, f) if f.ndim == 1 else f
+        f = state.pop(name).float()
+        f = torch.outer(f, f) if f.shape == expected.shape[:1] else f
         if f.shape != expected.shape or not torch.allclose(f / f.sum(), expected, atol=1e-6):
             raise FastUnlearnError(f"{what}: {name} must be the filter [1, 3, 3, 1], got one of shape {tuple(f.shape)}")
 
@@ -48,11 +68,22 @@ def width(state: State, name: str, dim: int, what: str) -> int:
     """The length of a dimension of a tensor that has to be there.
 
     Raises:
-        FastUnlearnError: it is not.
+        FastUnlearnError: it is not, or no network is so wide.
     """
-    if name not in state or state[name].ndim <= dim:
+    if name not in state or state[name].ndim <= dim or not 1 <= state[name].shape[dim] <= MAX_WIDTH:
         raise FastUnlearnError(f"{what}: is of another architecture ({name} is missing or of another shape)")
     return state[name].shape[dim]
+
+
+def side(doublings: int, what: str) -> int:
+    """Pixels of the images of a network that begins with 4 and doubles them so often.
+
+    Raises:
+        FastUnlearnError: no network is so large; a few small tensors promise images that no memory holds.
+    """
+    if 4 << min(doublings, 20) > MAX_SIZE:
+        raise FastUnlearnError(f"{what}: is for images of more than {MAX_SIZE} px")
+    return 4 << doublings
 
 
 def take(kind: type[nn.Module], config: StyleGAN2Config, state: State, name: Callable[[str], str], what: str) -> State:
@@ -145,16 +176,19 @@ def assemble(
     return model, missing
 
 
-def plain(value: Any, depth: int = 0) -> Any:
-    """What of a file's value goes into config.yaml: numbers, text, and short lists and dicts of them."""
-    if isinstance(value, (bool, int, float, type(None))) or (isinstance(value, str) and len(value) < 1000):
+def plain(value: Any, room: int = 1000) -> Any:
+    """What of a file's value goes into config.yaml: numbers, text, and lists and dicts of fewer than `room` of them.
+
+    Containers share it among what they hold, however often one is named in it; with none, only its type is left.
+    """
+    if isinstance(value, (bool, int, float, type(None))) or (isinstance(value, str) and len(value) < 200):
         return value
     if isinstance(value, Tensor) and value.numel() == 1:
         return value.item()
-    if depth < 4 and isinstance(value, (list, tuple)) and len(value) <= 100:
-        return [plain(item, depth + 1) for item in value]
-    if depth < 4 and isinstance(value, dict) and len(value) <= 100:
-        return {str(key)[:100]: plain(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, (list, tuple)) and len(value) < room:
+        return [plain(item, room // (len(value) + 1)) for item in value]
+    if isinstance(value, dict) and len(value) < room:
+        return {str(key)[:100]: plain(item, room // (len(value) + 1)) for key, item in value.items()}
     return f"({type(value).__name__})"
 
 

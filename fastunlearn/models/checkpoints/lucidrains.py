@@ -6,6 +6,7 @@ learning-rate multiplier of the mapping. The package keeps no mean of path lengt
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from ...errors import FastUnlearnError
 from ..lucidrains import Lucidrains, LucidrainsConfig
+from .conversion import MAX_WIDTH, plain, require_names, side
 
 VERSION = "1.9.0"  # of the package, whose names and shapes these are
 BLUR = torch.tensor([1.0, 2.0, 1.0])  # it stores the taps of every blur
@@ -69,22 +71,29 @@ def read(contents: Mapping[str, Any], where: str) -> tuple[Lucidrains, dict[str,
         FastUnlearnError: an option of the package that `Lucidrains` has not, or tensors that are missing, too many, not
             finite or of the wrong shape.
     """
-    state = contents["GAN"]
+    state = require_names(contents["GAN"], where)
     mapping_lr, source = _mapping_lr(Path(where))
-    model = Lucidrains(_config(state, mapping_lr, where))
-    known = _tensors(model)
+    config = _config(state, mapping_lr, where)
+    with torch.device("meta"):  # sizes are compared before anything is allocated for them
+        known = _tensors(Lucidrains(config))
+    places = set()
     for name in sorted(known.keys() | {k for k in state if not k.startswith(("D_aug.", "D_cl."))}):  # D again
         if name not in state or name not in known:
             raise FastUnlearnError(f"{where}: {name} is {'missing' if name in known else 'not known'}")
-        tensor, stored = known[name], state[name]
-        if not isinstance(stored, Tensor) or stored.shape != tensor.shape:
+        shape, stored = known[name].shape, state[name]
+        if not isinstance(stored, Tensor) or stored.shape != shape:
             got = list(stored.shape) if isinstance(stored, Tensor) else type(stored).__name__
-            raise FastUnlearnError(f"{where}: {name} must be {list(tensor.shape)}, got {got}")
+            raise FastUnlearnError(f"{where}: {name} must be {list(shape)}, got {got}")
         if not stored.isfinite().all():
             raise FastUnlearnError(f"{where}: {name} is not finite; training diverged or the file is damaged")
+        if not name.endswith(".f") and stored.data_ptr() in places:
+            raise FastUnlearnError(f"{where}: {name} is the same tensor as another one")
+        places.add(stored.data_ptr())
+    model = Lucidrains(config)
+    for name, tensor in _tensors(model).items():
         if not name.endswith(".f"):
-            tensor.copy_(stored)
-    facts = {"package": "stylegan2_pytorch", "version": contents.get("version"), "mapping_lr_from": source}
+            tensor.copy_(state[name])
+    facts = {"package": "stylegan2_pytorch", "version": plain(contents.get("version")), "mapping_lr_from": source}
     return model, facts
 
 
@@ -100,9 +109,14 @@ def _mapping_lr(where: Path) -> tuple[float, str]:
     if not path.is_file():
         return LucidrainsConfig.mapping_lr, "default"
     try:
-        return float(json.loads(path.read_text()).get("lr_mlp", LucidrainsConfig.mapping_lr)), path.name
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise FastUnlearnError(f"{path}: not the settings of a lucidrains model ({error})") from error
+        mapping_lr = float(json.loads(path.read_text()).get("lr_mlp", LucidrainsConfig.mapping_lr))
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise FastUnlearnError(
+            f"{path}: not the settings of a lucidrains model ({' '.join(str(error).split())[:200]})"
+        ) from error
+    if not 0 < mapping_lr < math.inf:
+        raise FastUnlearnError(f"{path}: lr_mlp must be a positive number, got {mapping_lr}")
+    return mapping_lr, path.name
 
 
 def _config(state: Mapping[str, Tensor], mapping_lr: float, where: str) -> LucidrainsConfig:
@@ -110,9 +124,11 @@ def _config(state: Mapping[str, Tensor], mapping_lr: float, where: str) -> Lucid
     if any(name.startswith("D.quantize_blocks.") for name in state):
         raise FastUnlearnError(f"{where}: trained with fq_layers, feature quantisation, which fastunlearn has not")
     n = len(_numbers(state, r"G\.blocks\.(\d+)\."))
+    size = side(n - 1, where) if n else 2
     needed = {f"G.blocks.{n - 1}.to_rgb.conv.weight": 4, "D.final_conv.weight": 4, "S.net.0.weight": 2}
     for name, ndim in needed.items():
-        if not isinstance(state.get(name), Tensor) or state[name].ndim != ndim:
+        found = state.get(name)
+        if not isinstance(found, Tensor) or found.ndim != ndim or not 0 < max(found.shape) <= MAX_WIDTH:
             raise FastUnlearnError(f"{where}: not a whole lucidrains checkpoint: {name} must have {ndim} dimensions")
     (colours, narrow, *_), (widest, *_), (_, latent_dim) = (state[name].shape for name in needed)
     if colours != 3:
@@ -123,7 +139,7 @@ def _config(state: Mapping[str, Tensor], mapping_lr: float, where: str) -> Lucid
     attention |= {i + 1 for i in _numbers(state, r"D\.attn_blocks\.(\d+)\.")}
     try:
         return LucidrainsConfig(
-            size=2 << n,
+            size=size,
             latent_dim=latent_dim,
             mapping_layers=len(_numbers(state, r"S\.net\.(\d+)\.weight")),
             mapping_lr=mapping_lr,

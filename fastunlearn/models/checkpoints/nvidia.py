@@ -9,9 +9,9 @@ same layer, but for the 1e-8 under the root: it weighs fan_in times as much in o
 weights and styles are of size 1. Rescaled weights would be exact and learn √fan_in times more slowly.
 """
 
-import math
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -21,13 +21,16 @@ from ... import ops
 from ...errors import FastUnlearnError
 from ..stylegan2 import Discriminator, Generator, StyleGAN2, StyleGAN2Config
 from .conversion import (
+    MAX_NAME,
     assemble,
     contiguous,
     fixed_noise,
     give,
     plain,
     require_filters,
+    require_names,
     require_tensors,
+    side,
     take,
     width,
 )
@@ -57,8 +60,8 @@ def read(contents: Mapping[str, Any], where: str) -> tuple[StyleGAN2, dict[str, 
     for key, network in networks.items():
         what = f"{where}: {key}"
         if isinstance(network, PersistentObject):
-            modules = dict(_modules(network, what))
-            states[key] = require_tensors(_tensors(modules), what)
+            modules = dict(_modules(network, what, set()))
+            states[key] = require_tensors(_tensors(modules, what), what)
             settings[key] = _settings_of_modules(modules, what)
         else:
             states[key] = require_tensors(network, what)
@@ -89,9 +92,7 @@ def read(contents: Mapping[str, Any], where: str) -> tuple[StyleGAN2, dict[str, 
             for key, network in networks.items()
             if isinstance(network, PersistentObject)
         },
-        "other": {
-            str(key)[:100]: plain(value) for key, value in contents.items() if key not in (*NETWORKS, "augment_pipe")
-        },
+        "other": plain({key: value for key, value in contents.items() if key not in (*NETWORKS, "augment_pipe")}),
     }
     return model, facts
 
@@ -129,32 +130,35 @@ def write(model: StyleGAN2) -> dict[str, Any]:
     return contents
 
 
-def _modules(network: PersistentObject, what: str, path: str = "", depth: int = 0) -> list[tuple[str, dict[str, Any]]]:
+def _modules(
+    network: PersistentObject, what: str, seen: set[int], path: str = ""
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every module's attributes by its path, the network's own first."""
-    found = [(path, network.state)]
     children = network.state.get("_modules")
-    if not isinstance(children, dict) or depth > 8:
-        raise FastUnlearnError(f"{what}: is no module of PyTorch ({network.class_name[:80]})")
+    if not isinstance(children, dict) or id(network.state) in seen:  # else a small file could name one endlessly
+        raise FastUnlearnError(f"{what}: is no module of PyTorch ({network.class_name[:80]!r})")
+    seen.add(id(network.state))
+    yield path, network.state
     for name, child in children.items():
         if child is None:
             continue
-        if not isinstance(name, str) or not isinstance(child, PersistentObject):
-            raise FastUnlearnError(f"{what}: {str(name)[:80]} is no module of NVIDIA's")
-        found += _modules(child, what, f"{path}{name}.", depth + 1)
-        if len(found) > 10_000:  # one module can be named under many names
-            raise FastUnlearnError(f"{what}: has more than 10,000 modules")
-    return found
+        sound = isinstance(name, str) and name.isprintable() and len(path) + len(name) < MAX_NAME
+        if not sound or not isinstance(child, PersistentObject):
+            raise FastUnlearnError(f"{what}: {str(name)[:80]!r} is no module of NVIDIA's")
+        yield from _modules(child, what, seen, f"{path}{name}.")
 
 
-def _tensors(modules: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+def _tensors(modules: Mapping[str, dict[str, Any]], what: str) -> dict[str, Any]:
     """The state dict that the modules would give."""
-    return {
-        f"{path}{name}": tensor
-        for path, state in modules.items()
-        for group in ("_parameters", "_buffers")
-        for name, tensor in (state.get(group) or {}).items()
-        if tensor is not None and name not in (state.get("_non_persistent_buffers_set") or ())
-    }
+    tensors = {}
+    for path, state in modules.items():
+        dropped = state.get("_non_persistent_buffers_set", set())
+        for group in (state.get("_parameters", {}), state.get("_buffers", {})):
+            if not isinstance(group, dict) or not isinstance(dropped, set):
+                raise FastUnlearnError(f"{what}: {path[:-1]} is no module of PyTorch")
+            own = {name: tensor for name, tensor in group.items() if tensor is not None and name not in dropped}
+            tensors |= {f"{path}{name}": tensor for name, tensor in require_names(own, what).items()}
+    return tensors
 
 
 def _settings_of_modules(modules: Mapping[str, dict[str, Any]], what: str) -> dict[str, Any]:
@@ -163,30 +167,28 @@ def _settings_of_modules(modules: Mapping[str, dict[str, Any]], what: str) -> di
     Raises:
         FastUnlearnError: names what it is.
     """
-    top = modules[""]
-    if top.get("c_dim"):
-        raise FastUnlearnError(
-            f"{what}: is conditional (c_dim = {plain(top['c_dim'])}); only unconditional models are read"
-        )
+    modules = {path: {name: plain(value, room=0) for name, value in state.items()} for path, state in modules.items()}
+    if c_dim := modules[""].get("c_dim"):
+        raise FastUnlearnError(f"{what}: is conditional (c_dim = {c_dim!r:.80}); only unconditional models are read")
     clamps, multipliers, group = set(), set(), 4
     for path, state in modules.items():
         architecture = state.get("architecture", "")
         if architecture and architecture != ("skip" if "synthesis." in path else "resnet"):
             raise FastUnlearnError(
-                f"{what}: {path[:-1]} must be of architecture skip in G and resnet in D, got {plain(architecture)!r}"
+                f"{what}: {path[:-1]} must be of architecture skip in G and resnet in D, got {architecture!r:.80}"
             )
         linear = path.endswith(("affine.", "skip.", "b4.out."))
         activation = state.get("activation", "lrelu")
         if activation != ("linear" if linear and "activation" in state else "lrelu"):
-            raise FastUnlearnError(f"{what}: {path[:-1]} must have activation lrelu, got {plain(activation)!r}")
+            raise FastUnlearnError(f"{what}: {path[:-1]} must have activation lrelu, got {activation!r:.80}")
         if "conv_clamp" in state and not path.endswith(".skip."):
-            clamps.add(plain(state["conv_clamp"]))
+            clamps.add(state["conv_clamp"])
         if re.fullmatch(r"mapping\.fc\d+\.", path):
-            multipliers.add(plain(state.get("bias_gain", 0.01)))
+            multipliers.add(state.get("bias_gain", 0.01))
         if path == "b4.mbstd.":
-            group = plain(state.get("group_size"))
+            group = state.get("group_size")
             if state.get("num_channels", 1) != 1:
-                raise FastUnlearnError(f"{what}: mbstd_num_channels must be 1, got {plain(state['num_channels'])}")
+                raise FastUnlearnError(f"{what}: mbstd_num_channels must be 1, got {state['num_channels']!r:.80}")
     if len(clamps) > 1 or len(multipliers) > 1:
         raise FastUnlearnError(f"{what}: layers must have one conv_clamp and one lr_multiplier, got several")
     return {
@@ -199,21 +201,26 @@ def _settings_of_modules(modules: Mapping[str, dict[str, Any]], what: str) -> di
 def _settings_of_arguments(arguments: Any, what: str) -> dict[str, Any]:
     """The same from the constructor arguments that `write` puts beside a state dict."""
     arguments = arguments if isinstance(arguments, dict) else {}
-    nested = {**arguments, **arguments.get("synthesis_kwargs", {})}
-    settings = {"conv_clamp": _number(nested.get("conv_clamp"), "conv_clamp", what)}
-    if "mapping_kwargs" in arguments:
-        settings["mapping_lr"] = _number(arguments["mapping_kwargs"].get("lr_multiplier"), "lr_multiplier", what)
-    if "epilogue_kwargs" in arguments:
-        settings["stddev_group"] = arguments["epilogue_kwargs"].get("mbstd_group_size")
+    synthesis, mapping, epilogue = (
+        arguments.get(f"{part}_kwargs", {}) for part in ("synthesis", "mapping", "epilogue")
+    )
+    if not all(isinstance(part, dict) for part in (synthesis, mapping, epilogue)):
+        raise FastUnlearnError(f"{what}: its arguments must be dicts")
+    clamp = synthesis.get("conv_clamp", arguments.get("conv_clamp"))
+    settings = {"conv_clamp": _number(clamp, "conv_clamp", what)}
+    if mapping:
+        settings["mapping_lr"] = _number(mapping.get("lr_multiplier"), "lr_multiplier", what)
+    if epilogue:
+        settings["stddev_group"] = epilogue.get("mbstd_group_size")
     return settings
 
 
 def _number(value: Any, name: str, what: str) -> float | None:
     if value is None:
         return None
-    if isinstance(value, (int, float)) and 0 < value < math.inf:
+    if type(value) in (int, float) and 0 < value <= sys.float_info.max:
         return float(value)
-    raise FastUnlearnError(f"{what}: {name} must be a positive number, got {plain(value)!r}")
+    raise FastUnlearnError(f"{what}: {name} must be a positive number, got {plain(value)!r:.80}")
 
 
 def _require_stylegan2(state: Mapping[str, Tensor], key: str, what: str) -> None:
@@ -245,6 +252,7 @@ def _config(
     """The sizes that the shapes tell, and the settings that they do not."""
     n = sum(bool(re.fullmatch(r"synthesis\.b\d+\.conv1\.weight", name)) for name in g)
     n_mapping = sum(bool(re.fullmatch(r"mapping\.fc\d+\.weight", name)) for name in g)
+    size = side(max(n - 1, 0), where)
     resolutions = [4 << i for i in range(n)]
     g_widths = [width(g, f"synthesis.b{r}.conv1.weight", 0, where) for r in resolutions]
     d_widths = g_widths
@@ -253,10 +261,10 @@ def _config(
         d_widths += [width(d, f"b{r}.conv0.weight", 0, where) for r in resolutions[1:]]
     group = settings.get("stddev_group", 4)
     if type(group) is not int or group < 1:
-        raise FastUnlearnError(f"{where}: mbstd_group_size must be a number, got {plain(group)!r}")
+        raise FastUnlearnError(f"{where}: mbstd_group_size must be a number, got {plain(group)!r:.80}")
     try:
         return StyleGAN2Config(
-            size=4 << (n - 1) if n else 0,
+            size=size,
             channels=width(g, "synthesis.b4.torgb.weight", 0, where),
             latent_dim=width(g, "mapping.fc0.weight", 1, where),
             style_dim=width(g, f"mapping.fc{n_mapping - 1}.weight", 0, where),

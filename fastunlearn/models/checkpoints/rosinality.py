@@ -25,6 +25,7 @@ from .conversion import (
     refuse,
     require_filters,
     require_tensors,
+    side,
     take,
     width,
 )
@@ -70,7 +71,7 @@ def read(contents: Mapping[str, Any], where: str) -> tuple[StyleGAN2, dict[str, 
         "step": int(stem) if stem.isdecimal() else None,  # the file's name is where train.py keeps it
         "missing": missing,
         "left_out": [key for key in ("g_optim", "d_optim") if key in contents],
-        "other": {str(key)[:100]: plain(value) for key, value in contents.items() if key not in KNOWN},
+        "other": plain({key: value for key, value in contents.items() if key not in KNOWN}),
     }
     return model, facts
 
@@ -111,7 +112,7 @@ def _noises(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def _config(g: Mapping[str, Tensor], d: Mapping[str, Tensor] | None, where: str) -> StyleGAN2Config:
     """The sizes that the shapes tell."""
     n_rgb, n_mapping = (sum(bool(re.fullmatch(p, name)) for name in g) for p in (_RGB, r"style\.\d+\.weight"))
-    size = 4 << n_rgb
+    size = side(n_rgb, where)
     g_widths = [width(g, "input.input", 1, where)]
     g_widths += [width(g, f"convs.{2 * i}.conv.weight", 1, where) for i in range(n_rgb)]
     d_widths = list(g_widths)

@@ -4,9 +4,11 @@ It knows the opcodes that checkpoints use. A global is looked up in one table of
 only those functions are called; a state that a pickle wants to give to an object is dropped or kept as a dict. So
 nothing in the file is executed, whatever it says.
 
-Memory is bounded by the file: text and bytes must be there to be read (bytes are views of the file), opcodes are
-counted because one byte of pickle can make 200 bytes of Python object, and all rebuilt tensors together may not be
-larger than the file, which rules out expanded views and overlapping ones.
+Memory and time are bounded by the file: text and bytes must be there to be read (bytes are views of the file), opcodes
+are counted because one byte of pickle can make 200 bytes of Python object, and with them the items of a container that
+a function copies, because it can be named again and again. All rebuilt tensors together may not be larger than the
+file, which rules out expanded views and overlapping ones. Our functions look at the type of an argument before anything
+else: Python hashes and prints nested tuples by recursion, 2ⁿ times where n share their parts.
 """
 
 import hashlib
@@ -33,11 +35,16 @@ class MalformedError(Exception):
 
 @dataclass(frozen=True)
 class PersistentObject:
-    """What an NVIDIA pickle says of an object: its class by name, its source's hash, its attributes. Inert."""
+    """What an NVIDIA pickle says of an object: its class by name, its source as text, its attributes. Inert."""
 
     class_name: str
-    source_sha256: str
+    source: str
     state: dict[str, Any]
+
+    @property
+    def source_sha256(self) -> str:
+        """Hash of the source; when it is asked for, because thousands of objects may share one source."""
+        return hashlib.sha256(self.source.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -75,15 +82,17 @@ class Storage:
 
 @dataclass
 class Budget:
-    """Bytes that a file may still fill, shared by the pickles nested in it."""
+    """Bytes that a file may still fill and opcodes that it may have, shared by the pickles nested in it."""
 
     tensors: int
     text: int
+    storages: int
+    opcodes: int = MAX_OPCODES
 
     @classmethod
     def of(cls, data: memoryview) -> "Budget":
         """As much as is there."""
-        return cls(len(data), len(data))
+        return cls(len(data), len(data), len(data))
 
 
 class Attributes(dict):
@@ -109,7 +118,6 @@ class Unpickler:
     ):
         self.data, self.at, self.persistent = data, at, persistent
         self.budget = budget or Budget.of(data)
-        self._opcodes = 0
 
     def load(self) -> Any:
         """The object of the next pickle.
@@ -123,9 +131,7 @@ class Unpickler:
         try:
             while (code := self.data[self.at]) != _STOP:
                 self.at += 1
-                self._opcodes += 1
-                if self._opcodes > MAX_OPCODES:
-                    raise MalformedError(f"has more than {MAX_OPCODES:,} pickle opcodes, which no checkpoint needs")
+                self.spend(1)
                 operation = _OPERATIONS.get(code)
                 if operation is None:
                     raise MalformedError(f"holds pickle opcode 0x{code:02x}, which no checkpoint needs")
@@ -136,6 +142,12 @@ class Unpickler:
             raise MalformedError("its pickle is truncated or damaged") from error
         except (KeyError, TypeError, ValueError, OverflowError, RuntimeError, struct.error, AttributeError) as error:
             raise MalformedError(f"its pickle is damaged ({type(error).__name__})") from error
+
+    def spend(self, n: int) -> None:
+        """Count n opcodes, or as much work as theirs."""
+        self.budget.opcodes -= n
+        if self.budget.opcodes < 0:
+            raise MalformedError(f"has more than {MAX_OPCODES:,} pickle opcodes, which no checkpoint needs")
 
     def take(self, n: int) -> memoryview:
         """The next n bytes, as a view."""
@@ -225,6 +237,7 @@ class Unpickler:
         """An object's state: kept where only attributes matter, else dropped."""
         state = self._stack.pop()
         if isinstance(self._stack[-1], Attributes):
+            self.spend(len(state))
             self._stack[-1].update(_pairs(list(state), list(state.values())))
         elif type(self._stack[-1]) not in (dict, _Numbers):  # state dicts carry their version, which nobody needs
             raise MalformedError("its pickle is damaged (state for something that has none)")
@@ -343,18 +356,28 @@ _OPERATIONS = _operations()
 
 
 def _dict(m: Unpickler, items: Any = ()) -> dict[Any, Any]:
-    pairs = [tuple(item) for item in (items.items() if isinstance(items, dict) else items)]
+    pairs = _items(m, list(items.items()) if isinstance(items, dict) else items)
+    if any(not isinstance(pair, (list, tuple)) or len(pair) != 2 for pair in pairs):
+        raise MalformedError("its pickle is damaged (pairs expected)")
     return _pairs([key for key, _ in pairs], [value for _, value in pairs])
 
 
-def _set(m: Unpickler, items: list[Any] = ()) -> set[Any]:  # type: ignore[assignment]
-    return set(map(_key, items))
+def _set(m: Unpickler, items: Any = ()) -> set[Any]:
+    return set(map(_key, _items(m, items)))
+
+
+def _items(m: Unpickler, items: Any) -> Any:
+    """A list or tuple, counted."""
+    if not isinstance(items, (list, tuple)):
+        raise MalformedError("its pickle is damaged (list expected)")
+    m.spend(len(items))
+    return items
 
 
 def _encoded(m: Unpickler, text: str, encoding: str) -> memoryview:
     """Bytes as protocol 2 writes them; counted, because one text can be named again and again."""
-    if encoding != "latin1":
-        raise MalformedError(f"its pickle is damaged (encoding {_printable(str(encoding))})")
+    if not isinstance(text, str) or not isinstance(encoding, str) or encoding != "latin1":
+        raise MalformedError("its pickle is damaged (text in latin1 expected)")
     m.budget.text -= len(text)
     if m.budget.text < 0:
         raise MalformedError("holds more bytes than the file is long")
@@ -372,8 +395,8 @@ _NUMPY = {"f8": "<d", "f4": "<f", "i8": "<q", "i4": "<i", "b1": "<?"}
 
 
 def _numpy_dtype(m: Unpickler, code: str, align: bool = False, copy: bool = True) -> _Numbers:
-    if code not in _NUMPY:
-        raise MalformedError(f"its pickle is damaged (NumPy type {_printable(str(code))})")
+    if not isinstance(code, str) or code not in _NUMPY:
+        raise MalformedError("its pickle is damaged (NumPy type)")
     return _Numbers(_NUMPY[code])
 
 
@@ -387,6 +410,9 @@ def _array(m: Unpickler, *_: Any) -> dict[Any, Any]:
 
 
 def _storage_of_bytes(m: Unpickler, data: memoryview) -> Storage:
+    m.budget.storages -= len(data)
+    if m.budget.storages < 0:
+        raise MalformedError("holds more bytes than the file is long")
     storage = read_legacy(data, m.budget)
     if not isinstance(storage, Storage):
         raise MalformedError("its pickle is damaged (storage expected)")
@@ -397,7 +423,8 @@ def _tensor(
     m: Unpickler, storage: Storage, offset: int, size: Any, stride: Any, requires_grad: bool, hooks: Any, *_: Any
 ) -> Tensor | None:
     """A view of a storage, inside it, and no larger than it."""
-    if not isinstance(storage, Storage) or len(size) != len(stride) or len(size) > 8:
+    sound = isinstance(storage, Storage) and isinstance(size, (list, tuple)) and isinstance(stride, (list, tuple))
+    if not sound or len(size) != len(stride) or len(size) > 8:
         raise MalformedError("its pickle is damaged (tensor expected)")
     if any(type(n) is not int or n < 0 for n in (offset, *size, *stride)):
         raise MalformedError("its pickle is damaged (negative size)")
@@ -407,7 +434,7 @@ def _tensor(
     for n, step in zip(size, stride, strict=True):
         numel, end = numel * n, end + (n - 1) * step
     if numel and end >= available:
-        raise MalformedError(f"holds a tensor of shape {tuple(size)} that lies outside its storage")
+        raise MalformedError(f"holds a tensor of shape {_printable(str(tuple(size)))} that lies outside its storage")
     m.budget.tensors -= numel * storage.dtype.itemsize
     if numel > available or m.budget.tensors < 0:
         raise MalformedError("holds more numbers than the file has bytes for (expanded or overlapping tensors)")
@@ -422,7 +449,7 @@ def _persistent_object(m: Unpickler, meta: dict[str, Any]) -> PersistentObject:
     name, source, state = (meta.get(key) for key in ("class_name", "module_src", "state"))
     if not isinstance(name, str) or not isinstance(source, str) or not isinstance(state, dict):
         raise MalformedError("its pickle is damaged (persistent object without class, source or state)")
-    return PersistentObject(name, hashlib.sha256(source.encode("utf-8", "surrogatepass")).hexdigest(), state)
+    return PersistentObject(name, source, state)
 
 
 STORAGES = {
@@ -464,8 +491,16 @@ GLOBALS: Mapping[tuple[str, str], Builder] = {
 
 def storage_of_id(identity: Any) -> tuple[str, torch.dtype, int]:
     """Key, element type and number of elements that a persistent id of torch.save names."""
+    if not isinstance(identity, tuple) or not 5 <= len(identity) <= 6:
+        raise MalformedError("its pickle is damaged (persistent id)")
     kind, storage_type, key, _, numel, *view = identity
-    sound = kind == "storage" and isinstance(storage_type, StorageType) and isinstance(key, str) and type(numel) is int
+    sound = (
+        isinstance(kind, str)
+        and kind == "storage"
+        and isinstance(storage_type, StorageType)
+        and isinstance(key, str)
+        and type(numel) is int
+    )
     if not sound or any(part is not None for part in view):
         raise MalformedError("its pickle is damaged (persistent id)")
     return key, storage_type.dtype, numel
