@@ -203,6 +203,21 @@ def test_what_was_imported_by_name_from_a_loaded_module_is_the_original_afterwar
     assert sys.modules["op"].upfirdn2d is theirs
 
 
+@pytest.mark.parametrize("first", ["install", "import"])
+def test_modulated_conv2d_imported_while_installed_is_the_original_afterwards(foreign, calls, first):
+    family = foreign.family("stylegan2_ada")
+    theirs = importlib.import_module("training.networks").modulated_conv2d if first == "import" else None
+    arguments = torch.ones(1, 2, 4, 4), torch.ones(2, 2, 1, 1), torch.ones(1, 2)
+    with family.installed():
+        from training.networks import modulated_conv2d
+
+        assert calls.during(modulated_conv2d, *arguments) == {"modulated_conv2d"}
+    assert calls.during(modulated_conv2d, *arguments) == set()
+    networks = importlib.import_module("training.networks")
+    assert theirs in (None, networks.modulated_conv2d)
+    assert not hasattr(networks.modulated_conv2d, "__wrapped__")
+
+
 def test_rosinality_imported_while_installed_is_the_original_afterwards(foreign, calls):
     family = foreign.family("rosinality")
     with family.installed():
