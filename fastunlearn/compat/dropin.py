@@ -100,15 +100,21 @@ class DropIn:
     def change(self, changes: Changes) -> None:
         """Set attributes, and remember what they were."""
         for (owner, attribute), replacement in changes.items():
-            self._replaced.append((owner, attribute, vars(owner).get(attribute, _NOTHING)))
-            setattr(owner, attribute, replacement)
+            original = vars(owner).get(attribute, _NOTHING)
+            if isinstance(owner, ModuleType) and isinstance(original, FunctionType):  # others may import it by name
+                replacement = _switch(self, replacement, functools.partial(_itself, original))
+            self._set(owner, attribute, replacement)
+
+    def _set(self, owner: Any, attribute: str, replacement: Any) -> None:
+        self._replaced.append((owner, attribute, vars(owner).get(attribute, _NOTHING)))
+        setattr(owner, attribute, replacement)
 
     def _exchange(self, exchanged: Mapping[FunctionType, FunctionType]) -> None:
         """In the modules that define the functions and wherever they were imported to."""
         for importer in list(sys.modules.values()):
             for name, value in list(getattr(importer, "__dict__", {}).items()):
                 if type(value) is FunctionType and value in exchanged:
-                    self.change({(importer, name): exchanged[value]})
+                    self._set(importer, name, exchanged[value])
 
 
 class Facade(ModuleType):

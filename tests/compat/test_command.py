@@ -29,6 +29,7 @@ def test_an_untouched_script():
     assert said["argv"] == [str(script), "data set", "--status", "3"]
     assert said["path"] == str(DOUBLES / "rosinality")
     assert said["device"] == "cpu"
+    assert said["megabytes"] == 0
     assert said["image"] == [4, 192]
     assert said["loss"] > 0
     assert said["r1"] > 0

@@ -15,12 +15,6 @@ from fastunlearn import ops
 from fastunlearn.compat.dropin import Facade
 from fastunlearn.errors import FastUnlearnError
 
-RUNNERS = {  # family → a module, how it is imported, and a function of it that runs on ops
-    "stylegan2_ada": ("training.networks", "torch_utils.ops.bias_act"),
-    "stylegan3": ("training.networks_stylegan3", "torch_utils.ops.bias_act"),
-    "rosinality": ("model", "op.upfirdn2d"),
-}
-
 
 class Calls:
     """Counts the calls of our ops."""
@@ -201,6 +195,21 @@ def test_what_was_imported_by_name_from_a_loaded_module_is_the_original_afterwar
         assert calls.during(model.upfirdn2d, x, kernel) == {"upfirdn2d"}
     assert calls.during(model.upfirdn2d, x, kernel) == set()
     assert sys.modules["op"].upfirdn2d is theirs
+
+
+@pytest.mark.parametrize("first", ["install", "import"])
+def test_modulated_conv2d_imported_while_installed_is_the_original_afterwards(foreign, calls, first):
+    family = foreign.family("stylegan2_ada")
+    theirs = importlib.import_module("training.networks").modulated_conv2d if first == "import" else None
+    arguments = torch.ones(1, 2, 4, 4), torch.ones(2, 2, 1, 1), torch.ones(1, 2)
+    with family.installed():
+        from training.networks import modulated_conv2d
+
+        assert calls.during(modulated_conv2d, *arguments) == {"modulated_conv2d"}
+    assert calls.during(modulated_conv2d, *arguments) == set()
+    networks = importlib.import_module("training.networks")
+    assert theirs in (None, networks.modulated_conv2d)
+    assert not hasattr(networks.modulated_conv2d, "__wrapped__")
 
 
 def test_rosinality_imported_while_installed_is_the_original_afterwards(foreign, calls):
@@ -457,9 +466,9 @@ def test_images_and_features_can_be_viewed(foreign):
 def test_r1_and_path_length(foreign, family):
     """Every parameter's gradient of both regularisers, through additions in place, is as without us."""
     dropin = foreign.family(family)
-    networks = importlib.import_module(RUNNERS[family][0])
-    torch.manual_seed(0)
     ada = family == "stylegan2_ada"
+    networks = importlib.import_module("training.networks" if ada else "model")
+    torch.manual_seed(0)
     g = networks.Generator() if ada else networks.Generator(8, 6, 2)
     d = networks.Discriminator() if ada else networks.Discriminator(8)
     z, real = torch.randn(2, 6, requires_grad=True), torch.randn(2, 3, 8, 8, requires_grad=True)

@@ -100,7 +100,7 @@ _OURS = (modulated_conv2d, modulated_conv2d_stylegan3)
 def exchanged_modulated_conv2d(module: ModuleType) -> Changes:
     """A module's modulated_conv2d for ours, if it has one with the arguments of ours."""
     theirs = vars(module).get("modulated_conv2d")
-    if not isinstance(theirs, FunctionType) or theirs in _OURS:
+    if not isinstance(theirs, FunctionType) or getattr(theirs, "__wrapped__", None) in _OURS:
         return {}
     ours = next((ours for ours in _OURS if _arguments(ours) == _arguments(theirs)), None)
     return {} if ours is None else {(module, "modulated_conv2d"): ours}

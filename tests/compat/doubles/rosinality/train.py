@@ -42,6 +42,7 @@ def main():
         "r1": r1.item(),
         "image": list(fake.view(4, -1).shape),
         "device": str(fake.device),
+        "megabytes": torch.cuda.max_memory_allocated() / 1e6,
     }
     print(json.dumps(said))
     sys.exit(args.status)
