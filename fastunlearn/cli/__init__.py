@@ -1,5 +1,6 @@
 """The command line: one file per command; flags and help texts come from the dataclasses."""
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -41,9 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if name not in COMMANDS:
             raise FastUnlearnError(f"unknown command '{name}'; the commands are {', '.join(COMMANDS)}")
         parse(name, rest).run()
+        sys.stdout.flush()
     except FastUnlearnError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever reads, such as `head`, has seen enough; nothing may be written at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         print("interrupted; --resume continues from the last checkpoint", file=sys.stderr)
         return 130

@@ -1,5 +1,8 @@
 import json
+import shlex
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -288,3 +291,10 @@ def test_classifier_of_a_folder_needs_a_test_split(cli, tmp_path):
         Image.new("L", (32, 32)).save(tmp_path / name / "0.png")
     line = error_line(cli("train-classifier", "--data", tmp_path, "--out", tmp_path / "c.safetensors"))
     assert "has no test split" in line
+
+
+def test_a_reader_that_stops_early_sees_no_traceback():
+    code = "from fastunlearn.cli import main; raise SystemExit(main(['inspect', 'mnist32']))"
+    command = f"{sys.executable} -c {shlex.quote(code)} | true"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert result.stderr == ""
