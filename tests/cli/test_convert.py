@@ -102,7 +102,7 @@ def test_a_delta_keeps_mean_style_and_noise(checkpoint, cli, tmp_path):
 def test_sample_and_unlearn_from_a_file(checkpoint, gan, cli, tmp_path):
     assert cli("sample", "--gan", checkpoint, "--n", 3, "--truncation", 0.5, "--out", tmp_path / "s")[0] == 0
     start = ("unlearn", "adapt-then-unlearn", "--gan", checkpoint, "--forget", 1, "--out", tmp_path / "run", *SHORT)
-    assert "a checkpoint has no classifier; give --classifier or --feedback" in error_line(cli(*start))
+    assert "a checkpoint has no classifier; give --classifier, or to unlearn --feedback" in error_line(cli(*start))
     assert not (tmp_path / "run").exists()
     from fastunlearn.feedback import Feedback, generator_sha256
 
