@@ -20,7 +20,6 @@ from checkouts import checkout
 from measure import compare
 from torch import nn
 
-from fastunlearn.compat.cuda_on_cpu import cuda_on_cpu
 
 BATCH = 2
 FAMILIES = ("rosinality", "stylegan2_ada")
@@ -34,8 +33,7 @@ def family(request, monkeypatch):
     # What is compiled at import is for CUDA alone.
     monkeypatch.setattr(torch.utils.cpp_extension, "load", lambda *args, **kwargs: types.SimpleNamespace())
     before = set(sys.modules)
-    with cuda_on_cpu():
-        yield request.param
+    yield request.param
     for name in set(sys.modules) - before:
         if (getattr(sys.modules[name], "__file__", None) or "").startswith(str(folder)):
             del sys.modules[name]

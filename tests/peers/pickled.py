@@ -1,4 +1,4 @@
-"""``pickled.py CHECKOUT FAMILY NETWORK OUT``: writes a pickle of their networks at 32 px, with random weights, as they do."""
+"""``pickled.py CHECKOUT FAMILY NETWORK OUT``: pickles their networks as they do, 32 px, with random weights."""
 
 import pickle
 import sys
@@ -11,9 +11,7 @@ if __name__ == "__main__":
     natively.prepare(family)
     from networks import build
 
-    modules = {
-        name.upper(): module.eval().requires_grad_(False) for name, module in build(family, network, 32).modules.items()
-    }
-    contents = {**modules, "G_ema": modules["G"], "training_set_kwargs": None, "augment_pipe": None}
+    modules = {name: module.eval().requires_grad_(False) for name, module in build(family, network, 32).modules.items()}
+    contents = {"G": modules["g"], "D": modules.get("d"), "G_ema": modules["g"]}
     with open(out, "wb") as file:
-        pickle.dump({"D": None, **contents}, file)
+        pickle.dump({**contents, "training_set_kwargs": None, "augment_pipe": None}, file)

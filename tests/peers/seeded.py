@@ -1,4 +1,4 @@
-"""``seeded.py SCRIPT ARGUMENTS…``: the script with its random numbers seeded, for those that do not do it themselves."""
+"""``seeded.py SCRIPT ARGUMENTS…``: the script with its random numbers seeded, for those that do not seed them."""
 
 import random
 import runpy

@@ -21,7 +21,7 @@ def cases():
     """rosinality's widths are fixed, and StyleGAN3's layers many: beyond 32 px they take long."""
     for family, network in NETWORKS:
         for size in SIZES:
-            long = size > 32 and (family == "rosinality" or network.startswith("stylegan3")) or size > 128
+            long = (size > 32 and (family == "rosinality" or network.startswith("stylegan3"))) or size > 128
             yield pytest.param(family, network, size, marks=[pytest.mark.slow] if long else [])
 
 

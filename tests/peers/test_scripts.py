@@ -130,9 +130,10 @@ def test_stylegan3_trains(launched, natively, images, network):
 def test_stylegan2_ada_trains(launched, natively, images):
     """train.py for 1000 images of 8², its widths 512."""
     folder = checkout("stylegan2_ada")
-    options = "--gpus=1 --kimg=1 --batch=32 --snap=1 --aug=noaug --metrics=none --fp32=1 --workers=1".split()
+    options = ["--gpus=1", "--kimg=1", "--batch=32", "--snap=1", "--aug=noaug", "--metrics=none", "--fp32=1"]
+    options += ["--workers=1", "--outdir=runs"]
     for launch in (launched, natively):
-        launch("stylegan2_ada", folder / "train.py", f"--data={images / 'images-8'}", "--outdir=runs", *options)
+        launch("stylegan2_ada", folder / "train.py", f"--data={images / 'images-8'}", *options)
     assert_same_training(images / "runs", natively.folder / "runs")
 
 
