@@ -96,12 +96,8 @@ def _generator_block_forward(self: nn.Module, x: Tensor, prev_rgb: Tensor | None
 
 
 def _rgb_block_forward(self: nn.Module, x: Tensor, prev_rgb: Tensor | None, istyle: Tensor) -> Tensor:
-    """x [N, I, H, W], the image so far and styles [N, D] → the image, upsampled unless it is the last.
-
-    It is contiguous, because their discriminator's first convolution is 1×1 with stride 2: torch 2.13 on the CPU writes
-    beyond its memory in that one's weight gradient if the few channels are the last dimension.
-    """
-    image = self.conv(x, self.to_style(istyle)).contiguous()
+    """x [N, I, H, W], the image so far and styles [N, D] → the image, upsampled unless it is the last."""
+    image = self.conv(x, self.to_style(istyle))
     image = image if prev_rgb is None else image + prev_rgb
     return image if self.upsample is None else _upsampled(self.upsample, image)
 

@@ -10,5 +10,9 @@ def fast_format(x: Tensor) -> Tensor:
 
 
 def as_image(y: Tensor, x: Tensor) -> Tensor:
-    """y, computed of x: an image (up to four channels) contiguous if x is, since code that gets one may ``view`` it."""
-    return y.contiguous() if y.shape[1] <= 4 and x.is_contiguous() else y
+    """y, computed of x: an image (up to four channels) contiguous on the CPU, and if x is.
+
+    Code that gets one may ``view`` it, or draw noise like it, which comes in the order of memory. And torch 2.13 on the
+    CPU writes beyond its memory in the weight gradient of a 1×1 convolution with stride 2 whose few channels are last.
+    """
+    return y.contiguous() if y.shape[1] <= 4 and (y.device.type == "cpu" or x.is_contiguous()) else y

@@ -11,7 +11,10 @@ if __name__ == "__main__":
     natively.prepare(family)
     from networks import build
 
-    modules = {name: module.eval().requires_grad_(False) for name, module in build(family, network, 32).modules.items()}
-    contents = {"G": modules["g"], "D": modules.get("d"), "G_ema": modules["g"]}
+    modules = build(family, network, 32).modules
+    modules = {**build(family, "stylegan2", 32).modules, **modules}  # StyleGAN3 has StyleGAN2's discriminator
+    contents = {"G": modules["g"], "D": modules["d"], "G_ema": modules["g"]}
+    for module in contents.values():
+        module.eval().requires_grad_(False)
     with open(out, "wb") as file:
         pickle.dump({**contents, "training_set_kwargs": None, "augment_pipe": None}, file)

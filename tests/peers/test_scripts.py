@@ -1,7 +1,6 @@
 """Their scripts, untouched, by ``python -m fastunlearn.compat``, beside the same scripts on their own ops."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -138,10 +137,8 @@ def test_stylegan2_ada_trains(launched, natively, images):
 
 
 def test_lucidrains_trains(launched, images):
-    package = checkout("lucidrains")
-    before = os.environ.get("PYTHONPATH", "")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join([before, str(package.parent)]))
-        said = launched("lucidrains", HERE / "lucidrains_training.py", images / "images-32" / "all")
+    """Three steps of their Trainer, a checkpoint, and images from it."""
+    checkout("lucidrains")
+    said = launched("lucidrains", HERE / "lucidrains_training.py", images / "images-32" / "all")
     assert "losses " in said
     assert list(images.glob("results/**/*.jpg"))
