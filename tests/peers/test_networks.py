@@ -26,7 +26,7 @@ def cases():
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(("family", "network", "size"), cases())
+@pytest.mark.parametrize(("family", "network", "size"), list(cases()))
 def test_networks(compared, record_property, family, network, size):
     found = compared(family, network, size)
     record_property("errors", found["errors"])
