@@ -132,7 +132,9 @@ class Bundle:
             FastUnlearnError: a checkpoint has none.
         """
         if self.is_checkpoint:
-            raise FastUnlearnError(f"{self.name}: a checkpoint has no classifier; give --classifier, or to unlearn --feedback")
+            raise FastUnlearnError(
+                f"{self.name}: a checkpoint has no classifier; give --classifier, or to unlearn --feedback"
+            )
         return self.folder / "classifier.safetensors"
 
     def model(self) -> Model:

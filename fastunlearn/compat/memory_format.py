@@ -10,5 +10,9 @@ def fast_format(x: Tensor) -> Tensor:
 
 
 def as_image(y: Tensor) -> Tensor:
-    """y, contiguous if it is an image (up to four channels), since code that gets one may ``view`` it."""
+    """y, contiguous if it is an image (up to four channels).
+
+    Code that gets one may ``view`` it, or draw noise like it, which comes in the order of memory. And torch 2.13 on the
+    CPU writes beyond its memory in the weight gradient of a 1×1 convolution with stride 2 whose few channels are last.
+    """
     return y.contiguous() if y.shape[1] <= 4 else y

@@ -29,7 +29,7 @@ _prepared = contextlib.ExitStack()  # keeps a spawned process prepared until it 
 
 @contextlib.contextmanager
 def prepared(family: str, cpu: bool) -> Iterator[None]:
-    """With the family installed, for good; in the block "cuda" may mean the CPU, also in processes spawned there."""
+    """Install the family, for good; in the block "cuda" may mean the CPU, and spawned processes are prepared too."""
     torch.serialization.add_safe_globals([argparse.Namespace])  # rosinality's checkpoints hold the flags of their run
     importlib.import_module(f"fastunlearn.compat.{family}").install()
     original = spawn.get_preparation_data

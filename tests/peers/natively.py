@@ -1,7 +1,7 @@
-"""``natively.py FAMILY SCRIPT ARGUMENTS…``: a script on its own ops, on the CPU, with the cures that any torch of today needs.
+"""``natively.py FAMILY SCRIPT ARGUMENTS…``: a script on its own ops, on the CPU, cured for today's torch.
 
-What the launcher does to a script, less `install()`: device "cuda" is the CPU, samplers take a source, torchvision knows
-``range``, kernels that are compiled at import are not, since code for the CPU never calls them.
+What the launcher does to a script, less `install()`: device "cuda" is the CPU, samplers take a source, torchvision
+knows ``range``, kernels that are compiled at import are not, since code for the CPU never calls them.
 """
 
 import argparse

