@@ -21,7 +21,7 @@ def cases():
     """rosinality's widths are fixed, and StyleGAN3's layers many: beyond 32 px they take long."""
     for family, network in NETWORKS:
         for size in SIZES:
-            long = (size > 32 and (family == "rosinality" or network.startswith("stylegan3"))) or size > 128
+            long = (size > 32 and (family == "rosinality" or network.startswith("stylegan3-"))) or size > 128
             yield pytest.param(family, network, size, marks=[pytest.mark.slow] if long else [])
 
 
@@ -37,7 +37,9 @@ def test_networks(compared, family, network, size):
         assert error <= (GRADIENT if "gradients" in name else FORWARD), name
 
 
-@pytest.mark.parametrize(("family", "network"), [case for case in NETWORKS if case[1] == "stylegan2"])
+@pytest.mark.parametrize(
+    ("family", "network"), [case for case in NETWORKS if case[1] == "stylegan2" and case[0] != "rosinality"]
+)
 def test_a_wrong_filter_is_found(compared, family, network):
     """A thousandth too much in our FIR filter."""
     errors = compared(family, network, 32, "1.001")["errors"]
