@@ -384,6 +384,49 @@ def test_modulated_conv2d(foreign, case, fused):
     assert_same(family, call, *tensors(*shapes))
 
 
+@pytest.mark.parametrize("up", [1, 2])
+@pytest.mark.parametrize("clamp", [None, 0.7])
+@pytest.mark.parametrize("noise_mode", ["random", "const", "none"])
+def test_a_synthesis_layer_in_one_pass(ada, noise_mode, clamp, up):
+    networks = importlib.import_module("training.networks")
+    torch.manual_seed(0)
+    layer = networks.SynthesisLayer(4, 5, 3, 8, up, conv_clamp=clamp)
+    layer.bias.data.normal_()
+
+    def call(x, w, *parameters):
+        torch.manual_seed(1)  # theirs and ours draw the same noise
+        arguments = dict(zip(dict(layer.named_parameters()), parameters, strict=True))
+        options = {"noise_mode": noise_mode, "gain": 0.5}
+        return torch.func.functional_call(layer, arguments, (x, w), options).to(x.dtype)
+
+    size = 8 // up
+    arguments = (*tensors((2, 4, size, size), (2, 3)), *layer.parameters())
+    assert_same(ada, call, *arguments, dtypes=[torch.float32])
+    with ada.installed(), pytest.raises(ValueError, match="noise_mode must be random, const or none, got 'other'"):
+        layer(*arguments[:2], noise_mode="other")
+
+
+def test_blocks_keep_their_features_channels_last_on_the_cpu(ada):
+    networks = importlib.import_module("training.networks")
+    torch.manual_seed(0)
+    first, block = networks.SynthesisBlock(0, 8, 3, 4), networks.SynthesisBlock(8, 6, 3, 8)
+    w = torch.randn(2, 3)
+    x = first(None, w)
+    theirs = block(x, w)
+    last = torch.channels_last
+    with ada.installed():
+        assert block.channels_last
+        assert not first.channels_last
+        assert torch.equal(first(None, w), x)
+        ours = block(x, w)
+        assert ours.is_contiguous(memory_format=last)
+        made = networks.SynthesisBlock(8, 6, 3, 8)
+    torch.testing.assert_close(ours, theirs)
+    assert theirs.is_contiguous()
+    assert not block.channels_last
+    assert not made.channels_last
+
+
 @pytest.mark.parametrize("options", [{"padding": [1, 1]}, {"up": 2, "down": 2}], ids=str)
 def test_what_modulated_conv2d_does_not_have(ada, options):
     networks = importlib.import_module("training.networks")

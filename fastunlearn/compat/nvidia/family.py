@@ -25,7 +25,7 @@ class NvidiaDropIn(DropIn):
         def persistence(module: ModuleType) -> Changes:
             return networks.exchanged_in_pickles(module, self)
 
-        patches = dict.fromkeys(networks_in, networks.exchanged_modulated_conv2d)
+        patches = dict.fromkeys(networks_in, networks.exchanged_networks)
         patches |= {"torch_utils.persistence": persistence, "torch.utils.data.sampler": _sampler_of_a_source}
         super().__init__(name, {**MODULES, **modules}, patches)
 

@@ -1,4 +1,4 @@
-"""The modulated convolutions of NVIDIA's ``training.networks…`` modules, and of networks out of their pickles."""
+"""The layers of NVIDIA's ``training.networks…`` modules, and of networks out of their pickles."""
 
 import functools
 import inspect
@@ -6,7 +6,7 @@ import sys
 from types import FunctionType, ModuleType
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ... import ops
 from ...kernels.modulated_conv2d.op import demodulation
@@ -94,16 +94,77 @@ def modulated_conv2d_stylegan3(
     return as_image(y if scale is None else ops.styled_epilogue(y, scale=scale, act="linear"))
 
 
-_OURS = (modulated_conv2d, modulated_conv2d_stylegan3)
+def _synthesis_layer_forward(
+    self: nn.Module, x: Tensor, w: Tensor, noise_mode: str = "random", fused_modconv: bool = True, gain: float = 1
+) -> Tensor:
+    """Of StyleGAN2's SynthesisLayer, whose numbers it reads: one pass behind the convolution, not several."""
+    if noise_mode not in ("random", "const", "none"):
+        raise ValueError(f"SynthesisLayer: noise_mode must be random, const or none, got {noise_mode!r}")
+    styles = self.affine(w)
+    noise = None
+    if self.use_noise and noise_mode == "random":
+        noise = torch.randn([len(x), 1, self.resolution, self.resolution], device=x.device)
+    elif self.use_noise and noise_mode == "const":
+        noise = self.noise_const[None, None]
+    y = ops.styled_conv2d(
+        fast_format(x),
+        self.weight,
+        styles,
+        self.bias,
+        noise,
+        1.0 if noise is None else self.noise_strength,
+        self.up,
+        self.padding,
+        self.resample_filter,
+        flip_weight=self.up == 1,
+        act=self.activation,
+        gain=self.act_gain * gain,
+        clamp=None if self.conv_clamp is None else self.conv_clamp * gain,
+    )
+    return as_image(y)
 
 
-def exchanged_modulated_conv2d(module: ModuleType) -> Changes:
-    """A module's modulated_conv2d for ours, if it has one with the arguments of ours."""
+def _channels_last_on_the_cpu() -> property:
+    """A block's option of that name, which theirs is for float16: on the CPU float32 features are faster so, too."""
+
+    def read(self: nn.Module) -> bool:
+        if hasattr(self, "const"):  # begins with [C, 4, 4], which has no such format
+            return vars(self)["channels_last"]
+        return vars(self)["channels_last"] or self.resample_filter.device.type == "cpu"
+
+    def write(self: nn.Module, value: bool) -> None:
+        vars(self)["channels_last"] = value
+
+    return property(read, write)
+
+
+_FUNCTIONS = (modulated_conv2d, modulated_conv2d_stylegan3)
+_BLOCKS = ("SynthesisBlock", "DiscriminatorBlock")
+
+
+def exchanged_networks(module: ModuleType) -> Changes:
+    """What a module with networks has that is ours: known by its name and its arguments."""
+    changes = {}
     theirs = vars(module).get("modulated_conv2d")
-    if not isinstance(theirs, FunctionType) or getattr(theirs, "__wrapped__", None) in _OURS:
-        return {}
-    ours = next((ours for ours in _OURS if _arguments(ours) == _arguments(theirs)), None)
-    return {} if ours is None else {(module, "modulated_conv2d"): ours}
+    if isinstance(theirs, FunctionType) and getattr(theirs, "__wrapped__", None) not in _FUNCTIONS:
+        ours = next((ours for ours in _FUNCTIONS if _arguments(ours) == _arguments(theirs)), None)
+        if ours is not None:
+            changes[module, "modulated_conv2d"] = ours
+    layer = vars(module).get("SynthesisLayer")
+    if ours_of(layer, "forward", _synthesis_layer_forward):
+        changes[layer, "forward"] = _synthesis_layer_forward
+    for block in (vars(module).get(name) for name in _BLOCKS):
+        # Their decorator makes a subclass whose constructor takes anything.
+        bases = block.__mro__ if isinstance(block, type) else ()
+        if any("fp16_channels_last" in inspect.signature(base.__init__).parameters for base in bases):
+            changes[block, "channels_last"] = _channels_last_on_the_cpu()
+    return changes
+
+
+def ours_of(cls: object, method: str, ours: FunctionType) -> bool:
+    """Whether a class has a method with the arguments of ours."""
+    theirs = getattr(cls, method, None) if isinstance(cls, type) else None
+    return isinstance(theirs, FunctionType) and theirs is not ours and _arguments(theirs) == _arguments(ours)
 
 
 def _arguments(function: FunctionType) -> list[str]:
@@ -123,11 +184,11 @@ def exchanged_in_pickles(module: ModuleType, dropin: DropIn) -> Changes:
     @functools.wraps(original)
     def source_to_module(src: str) -> ModuleType:
         made = original(src)
-        dropin.change(exchanged_modulated_conv2d(made))
+        dropin.change(exchanged_networks(made))
         return made
 
     changes = {(module, "_src_to_module"): source_to_module}
     for name, made in list(sys.modules.items()):
         if name.startswith("_imported_module_"):
-            changes.update(exchanged_modulated_conv2d(made))
+            changes.update(exchanged_networks(made))
     return changes

@@ -87,9 +87,11 @@ class Conv2dLayer(torch.nn.Module):
 
 @persistence.persistent_class
 class SynthesisLayer(torch.nn.Module):
-    def __init__(self, in_channels, out_channels, w_dim, resolution, up=1):
+    def __init__(self, in_channels, out_channels, w_dim, resolution, up=1, use_noise=True, conv_clamp=256):
         super().__init__()
-        self.up, self.resolution = up, resolution
+        self.up, self.resolution, self.padding = up, resolution, 1
+        self.use_noise, self.conv_clamp = use_noise, conv_clamp
+        self.activation, self.act_gain = "lrelu", bias_act.activation_funcs["lrelu"].def_gain
         self.register_buffer("resample_filter", upfirdn2d.setup_filter([1, 3, 3, 1]))
         self.register_buffer("noise_const", torch.randn(resolution, resolution))
         self.noise_strength = torch.nn.Parameter(torch.tensor(0.3))
@@ -97,19 +99,45 @@ class SynthesisLayer(torch.nn.Module):
         self.weight = torch.nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
         self.bias = torch.nn.Parameter(torch.zeros(out_channels))
 
-    def forward(self, x, w, fused_modconv=True):
+    def forward(self, x, w, noise_mode="random", fused_modconv=True, gain=1):
+        styles = self.affine(w)
+        noise = None
+        if self.use_noise and noise_mode == "random":
+            noise = torch.randn(len(x), 1, self.resolution, self.resolution) * self.noise_strength
+        if self.use_noise and noise_mode == "const":
+            noise = self.noise_const * self.noise_strength
         x = modulated_conv2d(
             x=x,
             weight=self.weight,
-            styles=self.affine(w),
-            noise=self.noise_const * self.noise_strength,
+            styles=styles,
+            noise=noise,
             up=self.up,
-            padding=1,
+            padding=self.padding,
             resample_filter=self.resample_filter,
             flip_weight=self.up == 1,
             fused_modconv=fused_modconv,
         )
-        return bias_act.bias_act(x, self.bias.to(x.dtype), act="lrelu", clamp=256)
+        clamp = None if self.conv_clamp is None else self.conv_clamp * gain
+        b = self.bias.to(x.dtype)
+        return bias_act.bias_act(x, b, act=self.activation, gain=self.act_gain * gain, clamp=clamp)
+
+
+@persistence.persistent_class
+class SynthesisBlock(torch.nn.Module):
+    def __init__(self, in_channels, channels, w_dim, resolution, use_fp16=False, fp16_channels_last=False):
+        super().__init__()
+        self.channels_last = use_fp16 and fp16_channels_last
+        self.register_buffer("resample_filter", upfirdn2d.setup_filter([1, 3, 3, 1]))
+        if in_channels == 0:
+            self.const = torch.nn.Parameter(torch.randn(channels, resolution, resolution))
+        else:
+            self.conv0 = SynthesisLayer(in_channels, channels, w_dim, resolution, up=2)
+
+    def forward(self, x, w):
+        memory_format = torch.channels_last if self.channels_last else torch.contiguous_format
+        if hasattr(self, "const"):
+            return self.const.to(memory_format=memory_format)[None].repeat(len(w), 1, 1, 1)
+        return self.conv0(x.to(memory_format=memory_format), w, noise_mode="const")
 
 
 @persistence.persistent_class
@@ -143,9 +171,9 @@ class Generator(torch.nn.Module):
     def forward(self, z, fused_modconv=True):
         w = self.mapping(z)
         x = self.const[None].repeat(len(z), 1, 1, 1).to(w.dtype)
-        x = self.conv0(x, w, fused_modconv)
+        x = self.conv0(x, w, "const", fused_modconv)
         image = self.rgb0(x, w, fused_modconv)
-        x = self.conv2(self.conv1(x, w, fused_modconv), w, fused_modconv)
+        x = self.conv2(self.conv1(x, w, "const", fused_modconv), w, "const", fused_modconv)
         image = upfirdn2d.upsample2d(image, self.resample_filter)
         return image.add_(self.rgb1(x, w, fused_modconv))
 
