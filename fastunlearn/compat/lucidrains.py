@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import ops
-from ..kernels.modulated_conv2d.op import demodulation
+from ..kernels.modulated_conv2d.op import demodulation, modulated
 from .conv2d_gradfix import conv2d
 from .dropin import Changes, DropIn
 from .memory_format import as_image, fast_format
@@ -49,8 +49,10 @@ def conv2d_mod(
     """
     styles = y + 1
     padding = ((x.shape[2] - 1) * (stride - 1) + dilation * (weight.shape[-1] - 1)) // 2
-    z = conv2d(fast_format(x) * styles[:, :, None, None], weight, stride=stride, padding=padding, dilation=dilation)
-    z = ops.styled_epilogue(z, scale=demodulation(weight, styles, eps), act="linear") if demod else z
+    scale = demodulation(weight, styles, eps) if demod else None
+    x, weight = modulated(fast_format(x), weight, styles)
+    z = conv2d(x, weight, stride=stride, padding=padding, dilation=dilation)
+    z = z if scale is None else ops.styled_epilogue(z, scale=scale, act="linear")
     return as_image(z)
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import ops
-from ..kernels.modulated_conv2d.op import demodulation
+from ..kernels.modulated_conv2d.op import demodulation, modulated
 from . import conv2d_gradfix
 from .dropin import Changes, DropIn
 from .memory_format import as_image, fast_format
@@ -100,7 +100,7 @@ def _modulated_conv2d_forward(self: nn.Module, input: Tensor, style: Tensor) -> 
     weight = self.scale * self.weight.squeeze(0)
     styles = self.modulation(style)
     scale = demodulation(weight, styles) if self.demodulate else None
-    x = fast_format(input) * styles[:, :, None, None]
+    x, weight = modulated(fast_format(input), weight, styles)
     behind = {}
     if self.upsample:
         y = conv2d_gradfix.conv_transpose2d(x, weight.transpose(0, 1), stride=2)

@@ -104,6 +104,16 @@ def demodulation(weight: Tensor, styles: Tensor, eps: float = 1e-8) -> Tensor:
         return (energy.flatten(0, -2) + eps).rsqrt()
 
 
+def modulated(x: Tensor, weight: Tensor, styles: Tensor) -> tuple[Tensor, Tensor]:
+    """x [N, I, H, W] and weight [(k,) O, I, kh, kw], both in x's dtype, of which one is scaled by the styles [N, I].
+
+    One sample's weight takes them where there is less of it than of x, as at high resolutions.
+    """
+    if len(x) == 1 and weight.ndim == 4 and weight.numel() < x.numel():
+        return x, (weight * styles[0, :, None, None]).to(x.dtype)
+    return x * styles.to(x.dtype)[:, :, None, None], weight.to(x.dtype)
+
+
 def _convolved(
     x: Tensor,
     weight: Tensor,
@@ -121,8 +131,7 @@ def _convolved(
     if demodulate and _convolves_in_float16(x):
         weight, styles, norms = _normalised(weight, styles)
         scale = scale * norms
-    weight = weight.to(x.dtype)
-    x = x * styles.to(x.dtype)[:, :, None, None]
+    x, weight = modulated(x, weight, styles)
     if weight.ndim == 4:
         y, behind = _conv2d_resample(x, weight, f, up, down, padding, flip_weight)
     else:  # one dense convolution each: a grouped one would need the images' channels side by side

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ... import ops
-from ...kernels.modulated_conv2d.op import demodulation
+from ...kernels.modulated_conv2d.op import demodulation, modulated
 from ..conv2d_gradfix import conv2d
 from ..dropin import Changes, DropIn
 from ..memory_format import as_image, fast_format
@@ -90,7 +90,8 @@ def modulated_conv2d_stylegan3(
         scale = demodulation(w, s)
     if input_gain is not None:
         s = s * input_gain
-    y = conv2d(fast_format(x) * s.to(x.dtype)[:, :, None, None], w.to(x.dtype), padding=padding)
+    x, w = modulated(fast_format(x), w, s)
+    y = conv2d(x, w, padding=padding)
     return as_image(y if scale is None else ops.styled_epilogue(y, scale=scale, act="linear"))
 
 
@@ -124,18 +125,20 @@ def _synthesis_layer_forward(
     return as_image(y)
 
 
-def _channels_last_on_the_cpu() -> property:
-    """A block's option of that name, which theirs is for float16: on the CPU float32 features are faster so, too."""
+def _in_channels_last(theirs: FunctionType) -> FunctionType:
+    """A block's forward with its option of that name, meant for float16: on the CPU float32 features are faster so."""
 
-    def read(self: nn.Module) -> bool:
-        if hasattr(self, "const"):  # begins with [C, 4, 4], which has no such format
-            return vars(self)["channels_last"]
-        return vars(self)["channels_last"] or self.resample_filter.device.type == "cpu"
+    @functools.wraps(theirs)
+    def forward(self: nn.Module, *args, **kwargs):
+        before = self.channels_last
+        # A block that begins with a constant has it as [C, 4, 4], which has no such format.
+        self.channels_last = before or (self.resample_filter.device.type == "cpu" and not hasattr(self, "const"))
+        try:
+            return theirs(self, *args, **kwargs)
+        finally:
+            self.channels_last = before
 
-    def write(self: nn.Module, value: bool) -> None:
-        vars(self)["channels_last"] = value
-
-    return property(read, write)
+    return forward
 
 
 _FUNCTIONS = (modulated_conv2d, modulated_conv2d_stylegan3)
@@ -151,20 +154,16 @@ def exchanged_networks(module: ModuleType) -> Changes:
         if ours is not None:
             changes[module, "modulated_conv2d"] = ours
     layer = vars(module).get("SynthesisLayer")
-    if ours_of(layer, "forward", _synthesis_layer_forward):
-        changes[layer, "forward"] = _synthesis_layer_forward
+    theirs, ours = getattr(layer, "forward", None), _synthesis_layer_forward
+    if isinstance(theirs, FunctionType) and theirs is not ours and _arguments(theirs) == _arguments(ours):
+        changes[layer, "forward"] = ours
     for block in (vars(module).get(name) for name in _BLOCKS):
+        if not isinstance(block, type) or hasattr(block.forward, "__wrapped__"):  # none, or ours already
+            continue
         # Their decorator makes a subclass whose constructor takes anything.
-        bases = block.__mro__ if isinstance(block, type) else ()
-        if any("fp16_channels_last" in inspect.signature(base.__init__).parameters for base in bases):
-            changes[block, "channels_last"] = _channels_last_on_the_cpu()
+        if any("fp16_channels_last" in inspect.signature(base.__init__).parameters for base in block.__mro__):
+            changes[block, "forward"] = _in_channels_last(block.forward)
     return changes
-
-
-def ours_of(cls: object, method: str, ours: FunctionType) -> bool:
-    """Whether a class has a method with the arguments of ours."""
-    theirs = getattr(cls, method, None) if isinstance(cls, type) else None
-    return isinstance(theirs, FunctionType) and theirs is not ours and _arguments(theirs) == _arguments(ours)
 
 
 def _arguments(function: FunctionType) -> list[str]:
