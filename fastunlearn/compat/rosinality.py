@@ -1,4 +1,4 @@
-"""Drop-in for rosinality/stylegan2-pytorch: its ``op`` package, and ``ModulatedConv2d`` in its ``model``.
+"""Drop-in for rosinality/stylegan2-pytorch: its ``op`` package, and the modulated layers of its ``model``.
 
     from fastunlearn.compat import rosinality
     rosinality.install()
@@ -12,6 +12,7 @@ import functools
 import inspect
 from collections.abc import Sequence
 from types import FunctionType, ModuleType, SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -96,32 +97,59 @@ class FusedLeakyReLU(nn.Module):
 
 
 def _modulated_conv2d_forward(self: nn.Module, input: Tensor, style: Tensor) -> Tensor:
-    """Of their ModulatedConv2d, whose modules and numbers it reads: input [N, I, H, W], style [N, style_dim]."""
-    weight = self.scale * self.weight.squeeze(0)
-    styles = self.modulation(style)
-    scale = demodulation(weight, styles) if self.demodulate else None
+    """Of their ModulatedConv2d: input [N, I, H, W], style [N, style_dim]."""
+    y, behind = _convolved(self, input, style)
+    return as_image(ops.styled_epilogue(y, act="linear", **behind) if behind else y)
+
+
+def _convolved(conv: nn.Module, input: Tensor, style: Tensor) -> tuple[Tensor, dict[str, Any]]:
+    """The dense convolution of a ModulatedConv2d, whose modules and numbers this reads, and what is to do behind it."""
+    weight = conv.scale * conv.weight.squeeze(0)
+    styles = conv.modulation(style)
+    behind = {"scale": demodulation(weight, styles)} if conv.demodulate else {}
     x, weight = modulated(fast_format(input), weight, styles)
-    behind = {}
-    if self.upsample:
+    if conv.upsample:
         y = conv2d_gradfix.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
-        behind = {"f": self.blur.kernel, "padding": [*self.blur.pad, *self.blur.pad]}
-    elif self.downsample:
-        y = conv2d_gradfix.conv2d(self.blur(x), weight, stride=2)
+        behind |= {"f": conv.blur.kernel, "padding": [*conv.blur.pad, *conv.blur.pad]}
+    elif conv.downsample:
+        y = conv2d_gradfix.conv2d(conv.blur(x), weight, stride=2)
     else:
-        y = conv2d_gradfix.conv2d(x, weight, padding=self.padding)
-    if behind or scale is not None:
-        y = ops.styled_epilogue(y, scale=scale, act="linear", **behind)
-    return as_image(y)
+        y = conv2d_gradfix.conv2d(x, weight, padding=conv.padding)
+    return y, behind
 
 
-def _modulated_conv2d(module: ModuleType) -> Changes:
-    """Theirs is known by what the forward reads, which forks of it share."""
-    theirs = vars(module).get("ModulatedConv2d")
-    if not isinstance(theirs, type) or not {"demodulate", "upsample", "downsample", "blur_kernel"} <= _arguments(
-        theirs
-    ):
+def _in_one_pass(theirs: FunctionType) -> FunctionType:
+    """A StyledConv's forward: all that is behind the convolution at once, unless somebody listens in between."""
+
+    @functools.wraps(theirs)
+    def forward(self: nn.Module, input: Tensor, style: Tensor, noise: Tensor | None = None) -> Tensor:
+        conv, inject, activate = self.conv, self.noise, self.activate
+        size = [n * 2 if conv.upsample else n for n in input.shape[2:]]
+        fits = noise is None or (noise.shape[0] in (1, len(input)) and noise.shape[1:] == (1, *size))
+        if conv.downsample or not fits or any(_is_watched(module) for module in (conv, inject, activate)):
+            return theirs(self, input, style, noise)
+        y, behind = _convolved(conv, input, style)
+        noise = y.new_empty(len(input), 1, *size).normal_() if noise is None else noise
+        options = {"act": "lrelu", "alpha": activate.negative_slope, "gain": activate.scale}
+        return ops.styled_epilogue(y, activate.bias, noise=noise, strength=inject.weight, **options, **behind)
+
+    return forward
+
+
+def _is_watched(module: nn.Module) -> bool:
+    """Whether calling a module does more than its forward."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+
+
+def _networks(module: ModuleType) -> Changes:
+    """Theirs are known by their arguments, which forks of them share."""
+    conv, layer = (vars(module).get(name) for name in ("ModulatedConv2d", "StyledConv"))
+    if not isinstance(conv, type) or not {"demodulate", "upsample", "downsample", "blur_kernel"} <= _arguments(conv):
         return {}
-    return {(theirs, "forward"): _modulated_conv2d_forward}
+    changes = {(conv, "forward"): _modulated_conv2d_forward}
+    if isinstance(layer, type) and list(inspect.signature(layer.forward).parameters)[1:] == ["input", "style", "noise"]:
+        changes[layer, "forward"] = _in_one_pass(layer.forward)
+    return changes
 
 
 def _range_argument(module: ModuleType) -> Changes:
@@ -157,6 +185,6 @@ _dropin = DropIn(
         ),
         "op.conv2d_gradfix": conv2d_gradfix,
     },
-    patches={"model": _modulated_conv2d, "torchvision.utils": _range_argument},
+    patches={"model": _networks, "torchvision.utils": _range_argument},
 )
 install, uninstall, installed = _dropin.install, _dropin.uninstall, _dropin.installed

@@ -556,6 +556,39 @@ def test_rosinality_fused_leaky_relu(rosinality, shape, options):
     assert_same(family, lambda x: model.fused_leaky_relu(x, **options), x)
 
 
+@pytest.mark.parametrize("noise", [None, (1, 1, 8, 8), (2, 1, 8, 8), (2, 5, 8, 8)], ids=str)
+@pytest.mark.parametrize("upsample", [False, True])
+def test_rosinality_styled_conv_in_one_pass(rosinality, upsample, noise):
+    family, model = rosinality
+    torch.manual_seed(0)
+    layer = model.StyledConv(4, 5, 3, 6, upsample=upsample)
+    for parameter in layer.parameters():
+        parameter.data.normal_()
+    size = 4 if upsample else 8
+
+    def call(x, style, *rest):
+        torch.manual_seed(1)  # theirs and ours draw the same noise
+        given, parameters = (rest[0], rest[1:]) if noise else (None, rest)
+        arguments = dict(zip(dict(layer.named_parameters()), parameters, strict=True))
+        return torch.func.functional_call(layer, arguments, (x, style, given))
+
+    arguments = (*tensors((2, 4, size, size), (2, 6), *([noise] if noise else [])), *layer.parameters())
+    assert_same(family, call, *arguments, dtypes=[torch.float32])
+
+
+@pytest.mark.parametrize("watched", ["conv", "noise", "activate"])
+def test_rosinality_styled_conv_that_is_listened_to(rosinality, watched):
+    family, model = rosinality
+    layer, seen = model.StyledConv(4, 5, 3, 6), []
+    with family.installed():
+        layer.activate.forward = None  # is not called
+        layer(*tensors((2, 4, 8, 8), (2, 6)))
+        del layer.activate.forward
+        getattr(layer, watched).register_forward_hook(lambda module, arguments, result: seen.append(module))
+        layer(*tensors((2, 4, 8, 8), (2, 6)))
+    assert seen == [getattr(layer, watched)]
+
+
 @pytest.mark.parametrize("demodulate", [True, False])
 @pytest.mark.parametrize(
     ("kernel", "resampling"),
