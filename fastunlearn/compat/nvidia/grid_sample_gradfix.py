@@ -6,7 +6,7 @@ from ... import ops
 
 __all__ = ["enabled", "grid_sample"]
 
-# Theirs has to be switched on, and works with the torch of its day alone; ours is always on, whatever is assigned here.
+# Theirs has to be switched on, and stylegan2_ada's works with the torch of its day alone; ours is always on.
 enabled = True
 
 
