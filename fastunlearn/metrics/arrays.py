@@ -1,8 +1,13 @@
-"""Arguments of the metrics as float64 arrays, refused by name before anything is computed with them."""
+"""Arrays that the metrics are given, checked before anything is computed with them."""
+
+import zipfile
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor
+
+from ..errors import FastUnlearnError
 
 
 def real_array(op: str, name: str, value: Tensor | ArrayLike, ndim: int) -> np.ndarray:
@@ -44,3 +49,19 @@ def covariance_array(op: str, name: str, value: Tensor | ArrayLike, d: int) -> n
             raise ValueError(f"{op}: {name} must be symmetric, got a matrix that is not")
         sigma = (sigma + sigma.T) / 2
     return sigma
+
+
+def load_npz(path: str | Path) -> dict[str, np.ndarray]:
+    """All arrays of an npz file, never a pickled object.
+
+    Raises:
+        FastUnlearnError: missing, damaged or no npz; names `path`.
+    """
+    try:
+        # Opened here, because numpy leaves the file open when it is no archive.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except FileNotFoundError as error:
+        raise FastUnlearnError(f"{path}: no such statistics file") from error
+    except (OSError, EOFError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        raise FastUnlearnError(f"{path}: truncated or damaged statistics file; make it again") from error

@@ -10,7 +10,8 @@ from ..data import ImageDataset
 from ..errors import FastUnlearnError
 from ..files import atomic_write, state_sha256
 from ..models.classifiers import features
-from .statistics import FeatureStatistics, load_npz
+from .arrays import load_npz
+from .statistics import FeatureStatistics
 
 DIGIT_FID_SAMPLES = 15_000
 """Generated images behind every digit-feature FID: the value depends on the number, so it is fixed."""
@@ -31,7 +32,7 @@ class DigitStatistics:
     classifier_sha256: str
 
     def save(self, path: str | Path) -> None:
-        """Write one npz: what `FeatureStatistics.save` writes under full/, without_0/ and so on, and classifier_sha256."""
+        """Write one npz: `FeatureStatistics.save`'s arrays under full/, without_0/, …, and classifier_sha256."""
         sets = {"full": self.full} | {f"without_{k}": s for k, s in enumerate(self.without)}
         arrays = {"classifier_sha256": np.array(self.classifier_sha256)}
         for name, statistics in sets.items():

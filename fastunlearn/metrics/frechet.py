@@ -17,6 +17,9 @@ _EPS = float(np.finfo(np.float64).eps)
 _NEAR = 1e-4
 """Share of the traces below which the distance of covariances is a sum of squares, not a difference of traces."""
 
+_PROMISED = 1e-12
+"""Largest error, as a share of the traces, between two sets of features, and of covariances of full rank."""
+
 Route = Literal["identical", "eigenvalues", "singular values", "residual"]
 
 
@@ -123,17 +126,18 @@ class FrechetReference:
         if not shift.any() and _same_spread(own, candidate):
             return 0.0, "identical", np.empty(0)
         traces = _trace(own) + _trace(candidate)
-        spectrum, route = self._spectrum(candidate)
+        spectrum, route = self._spectrum(candidate, traces)
         spread = traces - 2 * float(spectrum.sum())
         if spread < _NEAR * traces:
             spread, route = _residual(self.root, candidate.root), "residual"
         return float(shift @ shift) + spread, route, spectrum
 
-    def _spectrum(self, candidate: FeatureStatistics) -> tuple[np.ndarray, Route]:
+    def _spectrum(self, candidate: FeatureStatistics, traces: float) -> tuple[np.ndarray, Route]:
         """Singular values of C = BᵀA: as roots of the eigenvalues of CᵀC where rounding leaves every one of them
-        positive, else, at two to three times the cost, of C itself."""
+        positive (and between two roots of features, whose digits are worth it, their sum as exact as `_PROMISED`),
+        else, at two to three times the cost, of C itself."""
         c = None
-        if candidate.features is not None or candidate.has_exact_root:
+        if candidate.is_exact:
             c = self._times_root(candidate.root.T)
             gram = c @ c.T if len(c) <= c.shape[1] else c.T @ c
         elif _is_lower(self.root):
@@ -142,7 +146,10 @@ class FrechetReference:
             gram = self.root.T @ candidate.cov @ self.root
         values = np.linalg.eigvalsh(gram)  # reads the lower triangle
         if not values.size or values[0] > len(values) * _EPS * values[-1]:
-            return np.sqrt(values), "eigenvalues"
+            spectrum = np.sqrt(values)
+            exact = candidate.is_exact and self.statistics.is_exact
+            if not exact or _rounding(spectrum, len(self.root)) <= _PROMISED / 4 * traces:
+                return spectrum, "eigenvalues"
         if c is None:
             c = self._times_root(candidate.root.T)
         return np.linalg.svd(c, compute_uv=False), "singular values"
@@ -174,6 +181,12 @@ def _residual(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.square(a - b @ (left @ right)).sum())
 
 
+def _rounding(spectrum: np.ndarray, d: int) -> float:
+    """How far the sum of the roots of eigenvalues can be off, each of which is by √d·eps of the largest."""
+    width = math.sqrt(d) * _EPS * float(spectrum.max(initial=0)) ** 2
+    return float(np.minimum(math.sqrt(width), width / spectrum).sum())
+
+
 class _Side(NamedTuple):
     """What the error bound needs of one side.
 
@@ -191,7 +204,7 @@ class _Side(NamedTuple):
 
     @classmethod
     def of(cls, s: FeatureStatistics) -> "_Side":
-        exact = s.features is not None or s.has_exact_root
+        exact = s.is_exact
         values = np.square(np.linalg.svd(s.root, compute_uv=False))[::-1] if exact else np.linalg.eigvalsh(s.cov)
         values = values.clip(min=0)
         largest = float(values.max(initial=0))
@@ -235,10 +248,8 @@ def _bound(a: _Side, b: _Side, value: float, route: Route, spectrum: np.ndarray)
         off = a.distance_noise() + b.distance_noise() + sums * math.sqrt(traces)
         return off * (2 * math.sqrt(value) + off) + sums * value
     norm = float(spectrum.sum())
-    largest = math.sqrt(float(a.values.max(initial=0)) * float(b.values.max(initial=0)))
     if route == "eigenvalues":
-        width = math.sqrt(a.d) * _EPS * largest**2
-        rounding = float(np.minimum(math.sqrt(width), width / spectrum).sum())
+        rounding = _rounding(spectrum, a.d)
     else:
-        rounding = len(spectrum) * math.sqrt(a.d) * _EPS * largest
+        rounding = len(spectrum) * math.sqrt(a.d) * _EPS * float(spectrum.max(initial=0))
     return 2 * (a.noise(b, norm) + b.noise(a, norm) + rounding) + sums * (traces + value)

@@ -45,6 +45,26 @@ def cholesky(s: np.ndarray) -> np.ndarray | None:
     return lower if lower.diagonal().min() ** 2 > noise else None
 
 
+def root_of_covariance(cov: np.ndarray, n: int | None, label: str) -> np.ndarray:
+    """[d, r], A with A Aᵀ = covariance of n vectors (None: nobody knows how many).
+
+    Cholesky's; or where the covariance is singular, its eigenvectors with eigenvalues above their rounding error.
+
+    Raises:
+        ValueError: a negative eigenvalue beyond rounding; `label` is what the message calls the matrix.
+    """
+    d = len(cov)
+    if (n is None or n > d) and (lower := cholesky(cov)) is not None:
+        return lower
+    values, vectors = np.linalg.eigh(cov)
+    if values[0] < -1e-6 * max(values[-1], 0.0):
+        raise ValueError(f"{label} must be positive semidefinite, got the eigenvalue {values[0]:.3g}")
+    keep = values > d * np.finfo(np.float64).eps * values[-1]
+    if n is not None:
+        keep[: max(0, d - (n - 1))] = False
+    return vectors[:, keep] * np.sqrt(values[keep])
+
+
 def centred_rows(x: Tensor) -> Tensor:
     """[n − 1, d], R with RᵀR = covariance of the vectors x [n, d]; differentiable.
 

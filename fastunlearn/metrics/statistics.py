@@ -2,10 +2,8 @@
 
 import copy
 import math
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,37 +12,15 @@ from torch import Tensor
 
 from ..errors import FastUnlearnError
 from ..files import atomic_write
-from .arrays import covariance_array, real_array
-from .roots import centred_rows, cholesky
+from .arrays import covariance_array, load_npz, real_array
+from .moments import Moments
+from .roots import centred_rows, cholesky, root_of_covariance
 
 _ROWS = 1024
 """Vectors gathered before they are multiplied: with fewer the products are slower."""
 
 _WELL_CONDITIONED = 1e-6
 """Smallest pivot² / largest variance with which a covariance, which squares the features, keeps their digits."""
-
-
-class Moments(NamedTuple):
-    """n, mean [d] and covariance [d, d] of a set of vectors; n is None where nobody knows."""
-
-    n: int | None
-    mean: np.ndarray
-    cov: np.ndarray
-
-    @classmethod
-    def of(cls, x: np.ndarray) -> "Moments":
-        """Of the vectors [n, d], n ≥ 1; the covariance of a single one is 0."""
-        mean = x.mean(0)
-        centred = x - mean
-        return cls(len(x), mean, centred.T @ centred / max(1, len(x) - 1))
-
-    def joined(self, other: "Moments") -> "Moments":
-        """Of both sets: what Chan, Golub and LeVeque (1983) do for sums of squares, done for covariances."""
-        n = self.n + other.n
-        shift = other.mean - self.mean
-        between = math.sqrt(self.n * other.n / n / (n - 1)) * shift
-        within = (self.n - 1) / (n - 1) * self.cov + (other.n - 1) / (n - 1) * other.cov
-        return Moments(n, self.mean + other.n / n * shift, within + np.outer(between, between))
 
 
 class FeatureStatistics:
@@ -80,7 +56,7 @@ class FeatureStatistics:
             lower = cholesky(self.cov)
             if lower is None or lower.diagonal().min() ** 2 < _WELL_CONDITIONED * self.cov.diagonal().max():
                 self._root = np.linalg.qr(x - self.mean, mode="r").T / math.sqrt(len(x) - 1)
-                self.has_exact_root = True
+                self._exact = True
         return self
 
     @classmethod
@@ -142,12 +118,14 @@ class FeatureStatistics:
     @property
     def mean(self) -> np.ndarray:
         """[d]."""
-        return self._settled(at_least=1).mean if self.features is None else self.features.mean(0)
+        self._require_rows(1)
+        return self._settled().mean if self.features is None else self.features.mean(0)
 
     @property
     def cov(self) -> np.ndarray:
         """[d, d], divided by n − 1."""
-        return self._settled(at_least=2).cov
+        self._require_rows(2)
+        return self._settled().cov
 
     @property
     def root(self) -> np.ndarray:
@@ -156,16 +134,20 @@ class FeatureStatistics:
         Lower triangular where the covariance has full rank; else r is its rank.
 
         Raises:
-            ValueError: the covariance has a negative eigenvalue beyond rounding.
+            ValueError: fewer than two vectors, or a covariance with a negative eigenvalue beyond rounding.
         """
+        self._require_rows(2)
         if self._root is None:
-            x = self.features
-            self._root = (
-                _root_of_cov(self.cov, self.n, self._label)
-                if x is None
-                else centred_rows(torch.from_numpy(x)).numpy().T
-            )
+            if (x := self.features) is None:
+                self._root = root_of_covariance(self.cov, self.n, self._label)
+            else:
+                self._root = centred_rows(torch.from_numpy(x)).numpy().T
         return self._root
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether `root` is made of features, and so may have digits that a covariance has lost."""
+        return self._exact or self.features is not None
 
     def update(self, features: Tensor | ArrayLike) -> "FeatureStatistics":
         """Add vectors [m, d], m ≥ 1, of any real dtype, and return self.
@@ -232,7 +214,7 @@ class FeatureStatistics:
             arrays["n"] = np.array(self.n)
         if self.features is not None:
             arrays["features"] = self.features
-        elif self.has_exact_root:
+        elif self.is_exact:
             arrays["root"] = self.root
         return {prefix + name: array for name, array in arrays.items()}
 
@@ -249,7 +231,7 @@ class FeatureStatistics:
             if "features" in own:
                 self = _consistent(cls().update(own["features"]), self, "features")
             elif "root" in own:
-                self._root, self.has_exact_root = real_array("statistics", "root", own["root"], ndim=2), True
+                self._root, self._exact = real_array("statistics", "root", own["root"], ndim=2), True
                 _consistent(cls._named("statistics", own["mu"], self._root @ self._root.T, self.n), self, "root")
             return self
         except KeyError as error:
@@ -270,10 +252,8 @@ class FeatureStatistics:
         new = Moments.of(np.concatenate(self._waiting))
         self._moments, self._waiting = new if self._moments is None else self._moments.joined(new), []
 
-    def _settled(self, at_least: int) -> Moments:
+    def _settled(self) -> Moments:
         """The moments of everything; where the features are kept, they stay beside them."""
-        if self.n is not None and self.n < at_least:
-            raise ValueError(f"statistics: features must have at least {at_least} rows, got {self.n}")
         if (x := self.features) is not None:
             if self._moments_of_features is None:
                 self._moments_of_features = Moments.of(x)
@@ -285,42 +265,15 @@ class FeatureStatistics:
     def _forget_derived(self) -> None:
         self._moments_of_features: Moments | None = None
         self._root: np.ndarray | None = None
-        self.has_exact_root = False
-        """Whether `root` was made of features that are no longer at hand, and has digits that `cov` has lost."""
+        self._exact = False  # whether the root was made of features that are no longer at hand
+
+    def _require_rows(self, at_least: int) -> None:
+        if self.n is not None and self.n < at_least:
+            raise ValueError(f"statistics: features must have at least {at_least} rows, got {self.n}")
 
     def _require_n(self, op: str) -> None:
         if self.n is None:
             raise ValueError(f"{op}: n of the moments must be known to add to them; give it to from_moments")
-
-
-def load_npz(path: str | Path) -> dict[str, np.ndarray]:
-    """All arrays of an npz file, never a pickled object.
-
-    Raises:
-        FastUnlearnError: missing, damaged or no npz; names `path`.
-    """
-    try:
-        # Opened here, because numpy leaves the file open when it is no archive.
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return dict(arrays)
-    except FileNotFoundError as error:
-        raise FastUnlearnError(f"{path}: no such statistics file") from error
-    except (OSError, EOFError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise FastUnlearnError(f"{path}: truncated or damaged statistics file; make it again") from error
-
-
-def _root_of_cov(cov: np.ndarray, n: int | None, label: str) -> np.ndarray:
-    """Cholesky's, or where the covariance is singular, its eigenvectors with eigenvalues above their rounding error."""
-    d = len(cov)
-    if (n is None or n > d) and (lower := cholesky(cov)) is not None:
-        return lower
-    values, vectors = np.linalg.eigh(cov)
-    if values[0] < -1e-6 * max(values[-1], 0.0):
-        raise ValueError(f"{label} must be positive semidefinite, got the eigenvalue {values[0]:.3g}")
-    keep = values > d * np.finfo(np.float64).eps * values[-1]
-    if n is not None:
-        keep[: max(0, d - (n - 1))] = False
-    return vectors[:, keep] * np.sqrt(values[keep])
 
 
 def _consistent(own: FeatureStatistics, given: FeatureStatistics, name: str) -> FeatureStatistics:

@@ -3,7 +3,12 @@ import numpy as np
 import pytest
 import torch
 
-from fastunlearn.metrics import FeatureStatistics, frechet_distance
+from fastunlearn.metrics import (
+    FeatureStatistics,
+    FrechetReference,
+    frechet_distance,
+    frechet_distance_from_features,
+)
 
 
 def _covariance(rng, d, rank=None, spread=0.0):
@@ -163,3 +168,180 @@ def test_distance_of_different_widths():
     a, b = (FeatureStatistics.from_features(np.eye(d)) for d in (2, 3))
     with pytest.raises(ValueError, match="distance: candidate must have 2 features, got 3"):
         a.distance(b)
+
+
+def _exact_of_features(x, y):
+    """The definition in 60 digits, from the singular values of the centred features' products."""
+    with mpmath.workdps(60):
+        centred, means, traces = [], [], 0
+        for v in (x, y):
+            m = mpmath.matrix(np.asarray(v, np.float64).tolist())
+            mean = mpmath.ones(1, m.rows) / m.rows * m
+            centred.append((m - mpmath.ones(m.rows, 1) * mean) / mpmath.sqrt(m.rows - 1))
+            means.append(mean)
+            traces += sum(e * e for e in centred[-1])
+        a, b = (mpmath.qr(c)[1] if c.rows > c.cols else c for c in centred)
+        nuclear = sum(mpmath.svd_r(a * b.T, compute_uv=False))
+        difference = means[0] - means[1]
+        return float(sum(e * e for e in difference) + traces - 2 * nuclear), float(traces)
+
+
+def _features(rng, n, d, kind):
+    x = rng.standard_normal((n, d))
+    if kind == "decay":  # variances over sixteen orders of magnitude, in a basis of its own
+        return x * 10 ** np.linspace(0, -8, d) @ np.linalg.qr(rng.standard_normal((d, d)))[0]
+    if kind == "dead":
+        x[:, ::3] = 0
+    if kind == "constant":
+        x[:, 1] = 0.1
+    if kind == "far":
+        x = x + 1e4
+    return x * {"tiny": 1e-6, "huge": 1e6}.get(kind, 1.0)
+
+
+@pytest.mark.parametrize("kind", ["plain", "decay", "dead", "constant", "far", "tiny", "huge"])
+@pytest.mark.parametrize(("n1", "n2"), [(5, 5), (5, 9), (40, 6), (9, 40), (30, 40)])
+def test_of_features_against_60_digits(kind, n1, n2):
+    rng = np.random.default_rng(n1 * n2)
+    x, y = _features(rng, n1, 8, kind), _features(rng, n2, 8, kind)
+    exact, trace = _exact_of_features(x, y)
+    means = exact if kind == "far" else 0.0  # rounding of means of size 1e4, not of the spread
+    assert abs(frechet_distance_from_features(x, y) - exact) <= 1e-12 * (trace + means)
+
+
+def test_of_24_features_against_60_digits():
+    rng = np.random.default_rng(0)
+    x, y = (_features(rng, n, 24, "decay") for n in (60, 20))
+    exact, trace = _exact_of_features(x, y)
+    assert abs(frechet_distance_from_features(x, y) - exact) <= 1e-12 * trace
+
+
+@pytest.mark.parametrize("d", [200, 600])
+@pytest.mark.parametrize("kind", ["plain", "decay", "dead"])
+@pytest.mark.parametrize("share", [0.3, 2.5])
+def test_of_many_features_against_their_singular_values(d, kind, share):
+    rng = np.random.default_rng(d)
+    x, y = (_features(rng, n, d, kind) for n in (int(share * d), int(share * d) + 50))
+    rows = [(v - v.mean(0)) / np.sqrt(len(v) - 1) for v in (x, y)]
+    trace = sum(np.square(r).sum() for r in rows)
+    small = [np.linalg.qr(r, mode="r") if len(r) > d else r for r in rows]
+    nuclear = np.linalg.svd(small[0] @ small[1].T, compute_uv=False).sum()
+    exact = np.sum((x.mean(0) - y.mean(0)) ** 2) + trace - 2 * nuclear
+    assert abs(frechet_distance_from_features(x, y) - exact) <= 1e-12 * trace
+
+
+def test_of_moments_with_full_rank_equals_that_of_features():
+    rng = np.random.default_rng(0)
+    x, y = _features(rng, 1500, 300, "plain"), _features(rng, 1200, 300, "plain") * 1.2
+    by_moments = frechet_distance(x.mean(0), np.cov(x, rowvar=False), y.mean(0), np.cov(y, rowvar=False))
+    assert abs(by_moments - frechet_distance_from_features(x, y)) <= 1e-12 * (np.var(x) + np.var(y)) * 300
+
+
+@pytest.mark.parametrize("d", [24, 300])
+@pytest.mark.parametrize("known", [True, False])
+def test_moments_of_few_vectors_come_with_their_error(d, known):
+    rng = np.random.default_rng(d)
+    x, y = _features(rng, d // 3, d, "plain"), _features(rng, d // 2, d, "plain")
+    exact = frechet_distance_from_features(x, y)
+    a, b = (
+        FeatureStatistics.from_moments(v.mean(0), np.cov(v, rowvar=False), len(v) if known else None) for v in (x, y)
+    )
+    found = FrechetReference(a).measure(b)
+    trace = a.cov.trace() + b.cov.trace()
+    assert found.value == a.distance(b)
+    assert abs(found.value - exact) <= found.bound <= 1e-6 * trace
+    assert found.bound > 1e-12 * trace  # it does not claim what a covariance cannot give
+
+
+@pytest.mark.parametrize("size", [1e-1, 1e-3, 1e-5])
+@pytest.mark.parametrize(("n", "moments"), [(6, False), (40, False), (40, True)])
+def test_nearly_identical_pairs_keep_their_digits(size, n, moments):
+    rng = np.random.default_rng(5)
+    x = rng.standard_normal((n, 8))
+    y = x + size * rng.standard_normal((n, 8))
+    exact, trace = _exact_of_features(x, y)
+    assert exact < 2 * size**2 * trace
+    a, b = FeatureStatistics.from_features(x), FeatureStatistics.from_features(y)
+    if moments:
+        with mpmath.workdps(60):  # what the rounded covariances say, which is not quite what the features say
+            exact = _exact(a.mean, a.cov, b.mean, b.cov)
+        a, b = (FeatureStatistics.from_moments(s.mean, s.cov, s.n) for s in (a, b))
+    found = FrechetReference(a).measure(b)
+    assert found.value == pytest.approx(exact, rel=1e-8)
+    assert abs(found.value - exact) <= found.bound
+    assert found.route == ("residual" if size < 1e-2 else "eigenvalues")
+
+
+def test_the_smallest_pairs_of_the_specification():
+    rng = np.random.default_rng(6)
+    x = rng.standard_normal((30, 6))
+    y = x + 3e-6 * rng.standard_normal((30, 6))
+    exact, trace = _exact_of_features(x, y)
+    assert exact < 1e-10 * trace
+    assert frechet_distance_from_features(x, y) == pytest.approx(exact, rel=1e-8)
+
+
+def test_bound_holds_and_says_the_route():
+    rng = np.random.default_rng(8)
+    seen = set()
+    for kind in ("plain", "decay", "dead", "tiny"):
+        for n1, n2 in ((30, 40), (5, 30), (5, 6)):
+            x, y = _features(rng, n1, 8, kind), _features(rng, n2, 8, kind)
+            exact, trace = _exact_of_features(x, y)
+            sides = [FeatureStatistics.from_features(v) for v in (x, y)]
+            bare = [FeatureStatistics.from_moments(s.mean, s.cov, s.n) for s in sides]
+            for a, b in ((sides[0], sides[1]), (bare[0], sides[1]), (bare[0], bare[1])):
+                found = FrechetReference(a).measure(b)
+                seen.add(found.route)
+                assert abs(found.value - exact) <= found.bound <= 1e-5 * trace, (kind, n1, n2)
+            assert FrechetReference(sides[0]).measure(sides[1]).bound <= 1e-11 * trace
+    assert seen == {"eigenvalues", "singular values"}
+
+
+def test_identical_statistics_are_exactly_zero_apart():
+    x = np.random.default_rng(0).standard_normal((6, 9))
+    for n in (6, 5):
+        a, b = FeatureStatistics.from_features(x[:n]), FeatureStatistics.from_features(x[:n].copy())
+        assert FrechetReference(a).measure(b) == (0.0, 0.0, "identical")
+    bare = FeatureStatistics.from_moments(a.mean, a.cov, a.n)
+    assert a.distance(bare) == bare.distance(a) == 0.0
+
+
+def test_a_kept_reference_measures_many_and_does_not_change():
+    rng = np.random.default_rng(0)
+    fixed = FeatureStatistics.from_features(rng.standard_normal((50, 6)))
+    candidates = [FeatureStatistics.from_features(rng.standard_normal((n, 6))) for n in (4, 6, 7, 90)]
+    reference = FrechetReference(fixed)
+    before = [fixed.distance(c) for c in candidates]
+    fixed.update(np.full((10, 6), 9.0))
+    values = reference.distances(iter(candidates))
+    assert values.dtype == np.float64
+    assert values.tolist() == before
+    assert reference.distances([]).shape == (0,)
+    assert fixed.distance(candidates[0]) != before[0]
+
+
+def test_the_unused_eps_changes_nothing():
+    # Another implementation adds it to singular covariances.
+    singular, eye = np.diag([1.0, 0, 0]), np.eye(3)
+    zero = np.zeros(3)
+    assert frechet_distance(zero, singular, zero, eye, eps=1.0) == frechet_distance(zero, singular, zero, eye) == 2.0
+
+
+def test_float32_moments_are_raised_first():
+    rng = np.random.default_rng(2)
+    x = rng.standard_normal((40, 5))
+    mu, sigma = x.mean(0).astype(np.float32), np.cov(x, rowvar=False).astype(np.float32)
+    other = np.eye(5)
+    expected = frechet_distance(mu.astype(np.float64), sigma.astype(np.float64), np.zeros(5), other)
+    assert frechet_distance(mu, torch.from_numpy(sigma), torch.zeros(5, dtype=torch.bfloat16), other) == expected
+
+
+def test_too_few_vectors():
+    two = FeatureStatistics.from_features(np.eye(2))
+    with pytest.raises(ValueError, match="features must have at least 2 rows, got 1"):
+        two.distance(FeatureStatistics().update(np.ones((1, 2))))
+    with pytest.raises(ValueError, match="distance: candidate must have 2 features, got None"):
+        two.distance(FeatureStatistics())
+    with pytest.raises(ValueError, match="features must have at least 2 rows, got 0"):
+        FrechetReference(FeatureStatistics())
