@@ -1,7 +1,6 @@
 """What a number was measured with, and the refusal to compare numbers that were measured differently."""
 
 import dataclasses
-import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,10 +39,9 @@ class Provenance:
         return dataclasses.asdict(self)
 
 
-@functools.total_ordering
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Score:
-    """A number that knows where it comes from; `-`, `<` and their like refuse another provenance.
+    """A number that knows where it comes from; `-`, `<`, `<=`, `>` and `>=` refuse another provenance.
 
     Args:
         name: of the metric, such as "fid".
@@ -67,13 +65,9 @@ class Score:
         require_comparable(self, other)
         return self.value < other.value
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Score):
-            return NotImplemented
+    def __le__(self, other: "Score") -> bool:
         require_comparable(self, other)
-        return self.value == other.value
-
-    __hash__ = None
+        return self.value <= other.value
 
     def __str__(self) -> str:
         interval = "" if self.low is None or self.high is None else f" [{self.low:.6g}, {self.high:.6g}]"
