@@ -1,7 +1,17 @@
 """Numbers that say how much a generator forgot, and what that cost."""
 
 from ..kernels.ms_ssim.op import ms_ssim, ssim
+from .extractors import Extractor, load_extractor, module_extractor
+from .feature_sets import FeatureSet, frechet_score
 from .frechet import FeatureStatistics, frechet_distance
+from .provenance import Provenance, Score, require_comparable
+from .quality import (
+    density_coverage,
+    inception_score,
+    kernel_inception_distance,
+    ms_ssim_diversity,
+    precision_recall,
+)
 from .statistics import (
     DIGIT_FID_SAMPLES,
     DigitStatistics,
@@ -26,17 +36,30 @@ __all__ = [
     "ClassHistogram",
     "ClassifierError",
     "DigitStatistics",
+    "Extractor",
+    "FeatureSet",
     "FeatureStatistics",
     "PercentageUnlearned",
+    "Provenance",
+    "Score",
     "ShareRatios",
     "class_histogram",
     "corrected_percentage_unlearned",
     "corrected_share",
+    "density_coverage",
     "digit_fid",
     "digit_statistics",
     "frechet_distance",
+    "frechet_score",
+    "inception_score",
+    "kernel_inception_distance",
+    "load_extractor",
+    "module_extractor",
     "ms_ssim",
+    "ms_ssim_diversity",
     "percentage_unlearned",
+    "precision_recall",
+    "require_comparable",
     "share_ratios",
     "ssim",
     "wilson_interval",

@@ -99,10 +99,18 @@ class ModuleExtractor:
         Raises:
             FastUnlearnError: it has no classes.
         """
-        if self.head is None:
-            raise FastUnlearnError(f"{self.name}: gives features but no logits of classes")
+        self.require_head()
         device = next((tensor.device for tensor in self.module.state_dict().values()), torch.device("cpu"))
         return self.head(features.to(device)).cpu()
+
+    def require_head(self) -> None:
+        """Refuse what gives no logits.
+
+        Raises:
+            FastUnlearnError: it has no classes.
+        """
+        if self.head is None:
+            raise FastUnlearnError(f"{self.name}: gives features but no logits of classes")
 
     def to(self, device: str | torch.device) -> "ModuleExtractor":
         """Move the module."""
