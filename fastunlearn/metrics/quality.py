@@ -209,18 +209,27 @@ def ms_ssim_diversity(images: Tensor, pairs: int = 1000, seed: int = 0) -> float
 
 def _squared_mmd(x: Tensor, y: Tensor, chosen_x: Tensor, chosen_y: Tensor, m: int) -> Tensor:
     """[subsets]: the unbiased estimate for the m rows of x and y that each column of `chosen` marks with 1."""
-    same = [
-        _kernel_sums(s, s, chosen, chosen) - _kernel(s.square().sum(1), s.shape[1]) @ chosen
-        for s, chosen in ((x, chosen_x), (y, chosen_y))
-    ]
-    return (same[0] + same[1]) / (m * (m - 1)) - 2 * _kernel_sums(x, y, chosen_x, chosen_y) / m**2
+    same = _sums_within(x, chosen_x) + _sums_within(y, chosen_y)
+    return same / (m * (m - 1)) - 2 * _sums_between(x, y, chosen_x, chosen_y) / m**2
 
 
-def _kernel_sums(x: Tensor, y: Tensor, chosen_x: Tensor, chosen_y: Tensor) -> Tensor:
-    """[subsets]: Σ over chosen pairs of k(x, y)."""
-    step = max(1, _BLOCK // len(y))
-    blocks = [slice(start, start + step) for start in range(0, len(x), step)]
-    return sum(((_kernel(x[b] @ y.T, x.shape[1]) @ chosen_y) * chosen_x[b]).sum(0) for b in blocks)
+def _sums_within(x: Tensor, chosen: Tensor) -> Tensor:
+    """[subsets]: Σ_{i≠j} k(xᵢ, xⱼ) over chosen rows: twice the sum above the diagonal, which is half the products."""
+    total, step = torch.zeros(chosen.shape[1], dtype=torch.float64), max(1, min(256, _BLOCK // len(x)))
+    for start in range(0, len(x), step):
+        rows = slice(start, start + step)
+        above = _kernel(x[rows] @ x[start:].T, x.shape[1]).triu_(1)
+        total += 2 * ((above @ chosen[start:]) * chosen[rows]).sum(0)
+    return total
+
+
+def _sums_between(x: Tensor, y: Tensor, chosen_x: Tensor, chosen_y: Tensor) -> Tensor:
+    """[subsets]: Σ k(xᵢ, yⱼ) over chosen rows."""
+    total, step = torch.zeros(chosen_x.shape[1], dtype=torch.float64), max(1, _BLOCK // len(y))
+    for start in range(0, len(x), step):
+        rows = slice(start, start + step)
+        total += ((_kernel(x[rows] @ y.T, x.shape[1]) @ chosen_y) * chosen_x[rows]).sum(0)
+    return total
 
 
 def _kernel(products: Tensor, d: int) -> Tensor:
