@@ -122,7 +122,8 @@ class Fid:
 
     def features(self, source: "Source", extractor: ModuleExtractor | None) -> FeatureSet:
         """Those of a side."""
-        shared = {"seed": self.seed, "progress": self.progress}
+        keep = self.kid or self.prdc or self.inception_score
+        shared = {"seed": self.seed, "keep": keep, "progress": self.progress}
         if isinstance(source, FeatureSet):
             return source
         if isinstance(source, Path):

@@ -1,9 +1,11 @@
 """Numbers that say how much a generator forgot, and what that cost."""
 
 from ..kernels.ms_ssim.op import ms_ssim, ssim
+from .digits import DIGIT_FID_SAMPLES, DigitStatistics, digit_fid, digit_statistics
 from .extractors import Extractor, load_extractor, module_extractor
 from .feature_sets import FeatureSet, frechet_score
-from .frechet import FeatureStatistics, frechet_distance
+from .frechet import FrechetMeasurement, FrechetReference, frechet_distance, frechet_distance_from_features
+from .frechet_loss import frechet_loss
 from .provenance import Provenance, Score, require_comparable
 from .quality import (
     density_coverage,
@@ -12,12 +14,7 @@ from .quality import (
     ms_ssim_diversity,
     precision_recall,
 )
-from .statistics import (
-    DIGIT_FID_SAMPLES,
-    DigitStatistics,
-    digit_fid,
-    digit_statistics,
-)
+from .statistics import FeatureStatistics
 from .unlearning import (
     ClassHistogram,
     ClassifierError,
@@ -39,6 +36,8 @@ __all__ = [
     "Extractor",
     "FeatureSet",
     "FeatureStatistics",
+    "FrechetMeasurement",
+    "FrechetReference",
     "PercentageUnlearned",
     "Provenance",
     "Score",
@@ -50,6 +49,8 @@ __all__ = [
     "digit_fid",
     "digit_statistics",
     "frechet_distance",
+    "frechet_distance_from_features",
+    "frechet_loss",
     "frechet_score",
     "inception_score",
     "kernel_inception_distance",

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +20,10 @@ from ..errors import FastUnlearnError
 from ..feedback.latents import generate, latent_batches
 from ..files import atomic_write
 from ..models.protocol import GenerativeModel
+from .arrays import load_npz
 from .extractors import ModuleExtractor
-from .frechet import FeatureStatistics
 from .provenance import Provenance, Score, require_same
+from .statistics import FeatureStatistics
 
 NOT_OF_FEATURES = ("n", "n_reference", "library")
 """What of a provenance two sides of one comparison need not have in common."""
@@ -35,7 +36,7 @@ class FeatureSet:
     Args:
         source: where they come from, for messages.
         statistics: mean and covariance.
-        features: [n, d] float32 on the CPU, or None in a file that holds statistics alone.
+        features: [n, d] float32 on the CPU, or None where they were not kept.
         provenance: what they were made with; None for a file that does not say.
     """
 
@@ -53,6 +54,7 @@ class FeatureSet:
         *,
         seed: int = 0,
         batch: int = 50,
+        keep: bool = True,
         progress: bool = False,
     ) -> "FeatureSet":
         """Features of the images below a folder, read a batch at a time and each resized by the extractor's rule.
@@ -63,6 +65,7 @@ class FeatureSet:
             n: that many of them, drawn without replacement; None for all.
             seed: of the draw.
             batch: images at a time.
+            keep: keep the features, not only their statistics.
             progress: whether to show a progress bar.
 
         Raises:
@@ -78,7 +81,8 @@ class FeatureSet:
                 list(pool.map(lambda file: read_image(file, channels=extractor.channels), files[start : start + batch]))
                 for start in range(0, len(files), batch)
             )
-            return cls._of(extractor, (_of_images(extractor, b) for b in batches), str(folder), len(files), progress)
+            parts = (_of_images(extractor, images) for images in batches)
+            return cls._of(extractor, parts, str(folder), len(files), keep, progress)
 
     @classmethod
     def of_generator(
@@ -89,15 +93,16 @@ class FeatureSet:
         *,
         source: str = "generator",
         seed: int = 0,
+        keep: bool = True,
         progress: bool = False,
     ) -> "FeatureSet":
-        """Features of n images of a generator, from the report's latents of `seed`.
+        """Features of n images of a generator, from the report's latents of `seed`; as `of_folder`.
 
         Raises:
             FastUnlearnError: fewer than 2 images, images that are not finite, or the extractor refuses them.
         """
-        batches = (extractor(generate(model, *latents)) for latents in latent_batches(model, seed, "report", n))
-        return cls._of(extractor, batches, source, n, progress)
+        parts = (extractor(generate(model, *latents)) for latents in latent_batches(model, seed, "report", n))
+        return cls._of(extractor, parts, source, n, keep, progress)
 
     @classmethod
     def of_file(cls, path: str | Path) -> "FeatureSet":
@@ -106,28 +111,29 @@ class FeatureSet:
         Raises:
             FastUnlearnError: missing, damaged, or without mu and sigma.
         """
-        statistics = FeatureStatistics.load(path)
-        with np.load(path, allow_pickle=False) as arrays:
-            text = str(arrays["provenance"]) if "provenance" in arrays else None
+        arrays = load_npz(path)
+        statistics = FeatureStatistics.from_arrays(arrays, path)
         try:
-            provenance = None if text is None else Provenance(**json.loads(text))
+            provenance = Provenance(**json.loads(str(arrays["provenance"]))) if "provenance" in arrays else None
         except (TypeError, ValueError) as error:
             raise FastUnlearnError(f"{path}: its provenance cannot be read; make the file again") from error
-        return cls(str(path), statistics, None, provenance)
+        kept = statistics.features
+        return cls(str(path), statistics, None if kept is None else torch.from_numpy(kept).float(), provenance)
 
     @classmethod
     def _of(
-        cls, extractor: ModuleExtractor, batches: Iterator[Tensor], source: str, n: int, progress: bool
+        cls, extractor: ModuleExtractor, parts: Iterable[Tensor], source: str, n: int, keep: bool, progress: bool
     ) -> "FeatureSet":
         if n < 2:
             raise FastUnlearnError(f"{source}: statistics need at least 2 images, got {n}")
-        parts = []
+        statistics, kept = FeatureStatistics(), []
         with tqdm(total=n, desc=source, unit="img", disable=not progress) as bar:
-            for part in batches:
-                parts.append(part)
+            for part in parts:
+                statistics.update(part)
+                if keep:
+                    kept.append(part)
                 bar.update(len(part))
-        features = torch.cat(parts)
-        return cls(source, FeatureStatistics.from_features(features), features, extractor.provenance(n))
+        return cls(source, statistics, torch.cat(kept) if keep else None, extractor.provenance(n))
 
     @property
     def n(self) -> int | None:
@@ -137,13 +143,13 @@ class FeatureSet:
     @property
     def d(self) -> int:
         """Length of a feature vector."""
-        return len(self.statistics.mean)
+        return self.statistics.d
 
     def require_features(self, metric: str, at_least: int) -> Tensor:
         """The features themselves.
 
         Raises:
-            FastUnlearnError: a file has none, or there are fewer than the metric needs.
+            FastUnlearnError: they were not kept, or are fewer than the metric needs.
         """
         if self.features is None:
             raise FastUnlearnError(f"{self.source}: holds statistics alone; {metric} needs the images")
@@ -153,14 +159,11 @@ class FeatureSet:
 
     def save(self, path: str | Path) -> None:
         """Write the statistics as an npz file that other FID tools read too, with the provenance beside them."""
-        with atomic_write(path) as temporary:
-            self.statistics.save(temporary)
-            with np.load(temporary, allow_pickle=False) as file:
-                arrays = dict(file)
-            if self.provenance is not None:
-                arrays["provenance"] = np.array(json.dumps(self.provenance.to_dict()))
-            with open(temporary, "wb") as file:
-                np.savez(file, **arrays)
+        arrays = self.statistics.to_arrays()
+        if self.provenance is not None:
+            arrays["provenance"] = np.array(json.dumps(self.provenance.to_dict()))
+        with atomic_write(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **arrays)
 
 
 def joint_provenance(candidate: FeatureSet, reference: FeatureSet) -> Provenance:
@@ -184,10 +187,14 @@ def frechet_score(candidate: FeatureSet, reference: FeatureSet) -> Score:
     """Fréchet distance between two sets, with its provenance.
 
     Raises:
-        FastUnlearnError: they cannot be compared.
+        FastUnlearnError: they cannot be compared, or a file holds no covariance.
     """
     provenance = joint_provenance(candidate, reference)
-    return Score("fid", candidate.statistics.distance(reference.statistics), provenance)
+    try:
+        value = candidate.statistics.distance(reference.statistics)
+    except ValueError as error:  # a file's covariance that is none
+        raise FastUnlearnError(f"{candidate.source} and {reference.source}: {error}") from error
+    return Score("fid", value, provenance)
 
 
 def _of_images(extractor: ModuleExtractor, images: list[Tensor]) -> Tensor:

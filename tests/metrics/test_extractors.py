@@ -242,7 +242,7 @@ def test_lite0_with_broken_weights(lite0, monkeypatch, tmp_path):
     torch.save({"a": torch.zeros(1)}, tmp_path / "weights.pth")
     for break_it in (lambda path: None, lambda path: path.write_bytes(b"half"), lambda path: path.unlink()):
         break_it(tmp_path / "weights.pth")
-        with pytest.raises(FastUnlearnError, match=r"weights\.pth: not the weights of EfficientNet-Lite0"):
+        with pytest.raises(FastUnlearnError, match=r"weights\.pth: .*not EfficientNet-Lite0's weights"):
             load_extractor("efficientnet-lite0")
 
 
@@ -288,6 +288,9 @@ def test_inception_is_torch_fidelitys(torch_fidelity, weights, monkeypatch):
     assert torch.equal(features, expected)
     assert features.shape == (3, extractor.d)
     assert torch.allclose(extractor.logits(features), logits, rtol=1e-4, atol=1e-5)
+    torch.save({"a": torch.zeros(1)}, weights)
+    with pytest.raises(FastUnlearnError, match="pth: not InceptionV3's weights; delete it and get it again"):
+        load_extractor("inception")
     made = extractor.provenance(3)
     assert made.standard
     assert made.library == f"fastunlearn 0.1.0, torch-fidelity {torch_fidelity.__version__}"
@@ -320,11 +323,16 @@ class _Runs:
 @pytest.mark.usefixtures("stand_in")
 def test_inceptions_weights_are_never_run(weights, tmp_path):
     weights.write_bytes(pickle.dumps(_Runs(tmp_path / "ran")))
-    with pytest.raises(FastUnlearnError, match="truncated or not InceptionV3's weights; delete it") as caught:
+    with pytest.raises(
+        FastUnlearnError, match="truncated or not InceptionV3's weights; delete it and get it again"
+    ) as caught:
         load_extractor("inception")
     assert "\n" not in str(caught.value)
     torch.save(_Runs(tmp_path / "ran"), weights)
     with pytest.raises(FastUnlearnError, match="truncated or not InceptionV3's weights"):
+        load_extractor("inception")
+    torch.save([torch.zeros(2)], weights)
+    with pytest.raises(FastUnlearnError, match="pth: not InceptionV3's weights"):
         load_extractor("inception")
     assert not (tmp_path / "ran").exists()
 

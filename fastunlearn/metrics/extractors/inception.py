@@ -1,18 +1,16 @@
 """InceptionV3 as published FIDs use it: torch-fidelity's port of TensorFlow's network of 2015."""
 
-import pickle
-import urllib.error
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from ...data import to_uint8
 from ...errors import FastUnlearnError
 from ...files import state_sha256
 from .extractor import ModuleExtractor
 from .resize import Resize
+from .weights import read_weights
 
 # It is part of torch-fidelity's network, which takes bytes.
 TENSORFLOW = Resize("bilinear 299x299 as TensorFlow 1, not antialiased", lambda images: images)
@@ -41,9 +39,11 @@ def inception() -> ModuleExtractor:
         raise FastUnlearnError(
             f"inception: torch-fidelity does not import ({error}); `fastunlearn doctor` has the fix"
         ) from error
-    _fetch(URL_INCEPTION_V3)
-    net = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
-
+    path = _fetched(URL_INCEPTION_V3)
+    try:
+        net = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path))
+    except RuntimeError as error:
+        raise FastUnlearnError(f"{path}: not InceptionV3's weights; delete it and get it again") from error
     return ModuleExtractor(
         name="inception",
         module=net,
@@ -58,15 +58,18 @@ def inception() -> ModuleExtractor:
     )
 
 
-def _fetch(url: str) -> dict[str, Tensor]:
-    """Download the weights if they are not here, and see that they are tensors alone: torch-fidelity runs pickles."""
-    file = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
-    try:
-        return torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
-    except (urllib.error.URLError, TimeoutError) as error:
-        raise FastUnlearnError(
-            f"inception: its weights cannot be downloaded ({getattr(error, 'reason', error)}); put {url} into "
-            f"{file.parent}, or use the extractor efficientnet-lite0, which needs no network"
-        ) from error
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        raise FastUnlearnError(f"{file}: truncated or not InceptionV3's weights; delete it ({error})") from error
+def _fetched(url: str) -> Path:
+    """The weights' file, downloaded if it is not here; torch-fidelity would run it, so it must hold tensors alone."""
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
+    if not path.exists():
+        hash_prefix = path.stem.rsplit("-", 1)[-1]
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(path), hash_prefix, progress=False)
+        except (OSError, RuntimeError) as error:  # no network, no disk; another hash
+            raise FastUnlearnError(
+                f"inception: its weights cannot be downloaded ({getattr(error, 'reason', error)}); put {url} into "
+                f"{path.parent}, or use the extractor efficientnet-lite0, which needs no network"
+            ) from error
+    read_weights(path, "InceptionV3's weights")
+    return path
