@@ -16,6 +16,7 @@ from fastunlearn.metrics import density_coverage, kernel_inception_distance, pre
 D = 2048
 M = 1000  # images of a subset
 K = 5
+ROUNDS = 2
 
 
 def sides(n: int, d: int = D) -> tuple[Tensor, Tensor]:
@@ -52,7 +53,7 @@ def kid_by_definition(real: Tensor, fake: Tensor, subsets: int) -> Tensor:
     return torch.stack([values.mean(), values.std(correction=0)])
 
 
-@pytest.mark.parametrize(("n", "subsets"), [(2000, 10), *full([(1000, 10), (10_000, 5)])], ids=str)
+@pytest.mark.parametrize(("n", "subsets"), [(1000, 10), *full([(10_000, 5)])], ids=str)
 def test_kid(benchmark, n, subsets):
     real, fake = sides(n)
     theirs = peer("torch_fidelity.metric_kid", "kid_features_to_metric")
@@ -69,7 +70,7 @@ def test_kid(benchmark, n, subsets):
         found = {name: case() for name, case in cases.items() if name != "torch-fidelity"}
         assert all(torch.allclose(value, found["reference"], rtol=1e-9, atol=1e-13) for value in found.values())
 
-    compare(benchmark, f"KID {n} x {D}, {subsets} subsets of {M}", cases, 0, check, rounds=2)
+    compare(benchmark, f"KID {n} x {D}, {subsets} subsets of {M}", cases, 0, check, rounds=1)
 
 
 def prdc_by_definition(real: Tensor, fake: Tensor) -> Tensor:
@@ -97,7 +98,7 @@ def test_neighbourhoods(benchmark, n, d):
         found = [case() for case in cases.values()]
         assert all(torch.allclose(value, found[0], rtol=0, atol=1e-6) for value in found)
 
-    compare(benchmark, f"P, R, density, coverage {n} x {d}", cases, 0, check, rounds=2)
+    compare(benchmark, f"P, R, density, coverage {n} x {d}", cases, 0, check, rounds=ROUNDS)
 
 
 @pytest.mark.parametrize("n", [2000, *full([5000])])
@@ -117,4 +118,4 @@ def test_precision_recall(benchmark, n):
         found = [case() for name, case in cases.items() if name != "torch-fidelity"]
         assert all(torch.allclose(value, found[0], rtol=0, atol=1e-6) for value in found)
 
-    compare(benchmark, f"precision, recall {n} x {D}", cases, 0, check, rounds=2)
+    compare(benchmark, f"precision, recall {n} x {D}", cases, 0, check, rounds=ROUNDS)

@@ -95,7 +95,9 @@ class Fid:
         print(scores[0].provenance)
         if self.json is not None:
             with atomic_write(self.json) as temporary:
-                temporary.write_text(json.dumps(self.report(candidate, reference, scores, warnings), indent=2) + "\n")
+                temporary.write_text(
+                    json.dumps(self.report(candidate, reference, scores, warnings), indent=2, allow_nan=False) + "\n"
+                )
 
     @property
     def resolved_device(self) -> torch.device:

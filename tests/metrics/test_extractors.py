@@ -253,15 +253,6 @@ URL = "https://nowhere.invalid/weights-inception-2015-12-05-6726825d.pth"
 
 
 @pytest.fixture
-def weights(monkeypatch, tmp_path):
-    """Where the downloaded weights would lie."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    path = tmp_path / "hub" / "checkpoints" / "weights-inception-2015-12-05-6726825d.pth"
-    path.parent.mkdir(parents=True)
-    return path
-
-
-@pytest.fixture
 def stand_in(monkeypatch):
     """torch-fidelity's module with a network that must not be reached."""
     module = types.ModuleType("torch_fidelity.feature_extractor_inceptionv3")
@@ -271,24 +262,18 @@ def stand_in(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", module)
 
 
-def test_inception_is_torch_fidelitys(torch_fidelity, weights, monkeypatch):
-    from torch_fidelity import feature_extractor_inceptionv3 as theirs
+def test_inception_is_torch_fidelitys(torch_fidelity, random_weights):
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    # Random weights in place of the download: what is compared is everything around them.
-    torch.manual_seed(0)
-    make = theirs.FeatureExtractorInceptionV3
-    with monkeypatch.context() as patched:
-        patched.setattr(make, "load_state_dict", lambda *_: None)
-        patched.setattr(theirs, "load_state_dict_from_url", lambda *_, **__: {})
-        torch.save(make("random", ["2048"]).state_dict(), weights)
+    network = FeatureExtractorInceptionV3("random", ["2048", "logits_unbiased"])
     extractor = load_extractor("inception")
     images = _images(3, 3, 40, 30)
-    expected, logits = make("random", ["2048", "logits_unbiased"])(to_uint8(images))
+    expected, logits = network(to_uint8(images))
     features = extractor(images)
     assert torch.equal(features, expected)
     assert features.shape == (3, extractor.d)
     assert torch.allclose(extractor.logits(features), logits, rtol=1e-4, atol=1e-5)
-    torch.save({"a": torch.zeros(1)}, weights)
+    torch.save({"a": torch.zeros(1)}, random_weights)
     with pytest.raises(FastUnlearnError, match="pth: not InceptionV3's weights; delete it and get it again"):
         load_extractor("inception")
     made = extractor.provenance(3)

@@ -5,7 +5,16 @@ from PIL import Image
 from torch import nn
 
 from fastunlearn.errors import FastUnlearnError
-from fastunlearn.metrics import FeatureSet, FeatureStatistics, frechet_score, module_extractor
+from fastunlearn.metrics import (
+    FeatureSet,
+    FeatureStatistics,
+    frechet_score,
+    inception_score,
+    kernel_inception_distance,
+    load_extractor,
+    module_extractor,
+    precision_recall,
+)
 from fastunlearn.metrics.extractors import antialiased
 
 
@@ -153,6 +162,39 @@ def test_score_between_a_folder_and_a_file(folder, tmp_path):
     assert score.provenance.extractor == "Means"
     with pytest.raises(FastUnlearnError, match="sample count differs: 5 against 7"):
         score < frechet_score(whole, whole)  # noqa: B015
+
+
+def test_scores_of_two_folders_are_torch_fidelitys(torch_fidelity, random_weights, tmp_path):
+    rng = np.random.default_rng(0)
+    for name, n, high in (("fake", 12, 200), ("real", 14, 256)):
+        (tmp_path / name).mkdir()
+        for i in range(n):
+            pixels = rng.integers(0, high, (3, 4, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+            Image.fromarray(pixels).save(tmp_path / name / f"{i:02}.png")
+    theirs = torch_fidelity.calculate_metrics(
+        input1=str(tmp_path / "fake"),
+        input2=str(tmp_path / "real"),
+        **{"fid": True, "kid": True, "prc": True, "isc": True, "kid_subset_size": 10, "isc_splits": 3},
+        **{
+            "feature_extractor_weights_path": str(random_weights),
+            "cuda": False,
+            "cache": False,
+            "save_cpu_ram": True,
+            "verbose": False,
+        },
+    )
+    extractor = load_extractor("inception")
+    fake, real = (FeatureSet.of_folder(extractor, tmp_path / name, batch=5) for name in ("fake", "real"))
+    traces = np.trace(fake.statistics.cov) + np.trace(real.statistics.cov)
+    assert frechet_score(fake, real).value == pytest.approx(theirs["frechet_inception_distance"], abs=1e-4 * traces)
+    kid = kernel_inception_distance(real.features, fake.features, subset_size=10, seed=2020)
+    assert kid == pytest.approx(
+        (theirs["kernel_inception_distance_mean"], theirs["kernel_inception_distance_std"]), rel=1e-3, abs=1e-6
+    )
+    found = precision_recall(real.features, fake.features)
+    assert found == pytest.approx((theirs["precision"], theirs["recall"]), abs=1e-6)
+    score = inception_score(extractor.logits(fake.features), splits=3, seed=2020)
+    assert score.mean == pytest.approx(theirs["inception_score_mean"], rel=1e-5)
 
 
 def test_a_file_that_does_not_say_is_taken_for_the_others_like(folder):

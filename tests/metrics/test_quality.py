@@ -162,9 +162,9 @@ def test_neighbourhoods_are_their_definitions(sides, k):
     assert density_coverage(x, y, k) == pytest.approx((inside.sum() / (k * len(y)), inside.any(1).mean()), abs=1e-14)
 
 
-def test_the_edge_belongs_to_the_ball_of_precision_but_not_of_density():
-    real, fake = _column(0, 1), _column(2, 5)
-    assert precision_recall(real, fake, k=1).precision == 0.5
+def test_the_edge_belongs_to_the_balls_of_precision_and_recall_but_not_of_density():
+    real, fake = _column(0, 1), _column(2, 3)
+    assert precision_recall(real, fake, k=1) == (0.5, 0.5)
     assert density_coverage(real, fake, k=1) == (0, 0)
 
 

@@ -65,7 +65,7 @@ def _fetched(url: str) -> Path:
         hash_prefix = path.stem.rsplit("-", 1)[-1]
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(url, str(path), hash_prefix, progress=False)
+            torch.hub.download_url_to_file(url, str(path), hash_prefix)
         except (OSError, RuntimeError) as error:  # no network, no disk; another hash
             raise FastUnlearnError(
                 f"inception: its weights cannot be downloaded ({getattr(error, 'reason', error)}); put {url} into "
