@@ -1,13 +1,10 @@
 """Numbers that say how much a generator forgot, and what that cost."""
 
 from ..kernels.ms_ssim.op import ms_ssim, ssim
-from .frechet import FeatureStatistics, frechet_distance
-from .statistics import (
-    DIGIT_FID_SAMPLES,
-    DigitStatistics,
-    digit_fid,
-    digit_statistics,
-)
+from .digits import DIGIT_FID_SAMPLES, DigitStatistics, digit_fid, digit_statistics
+from .frechet import FrechetMeasurement, FrechetReference, frechet_distance, frechet_distance_from_features
+from .frechet_loss import frechet_loss
+from .statistics import FeatureStatistics
 from .unlearning import (
     ClassHistogram,
     ClassifierError,
@@ -27,6 +24,8 @@ __all__ = [
     "ClassifierError",
     "DigitStatistics",
     "FeatureStatistics",
+    "FrechetMeasurement",
+    "FrechetReference",
     "PercentageUnlearned",
     "ShareRatios",
     "class_histogram",
@@ -35,6 +34,8 @@ __all__ = [
     "digit_fid",
     "digit_statistics",
     "frechet_distance",
+    "frechet_distance_from_features",
+    "frechet_loss",
     "ms_ssim",
     "percentage_unlearned",
     "share_ratios",

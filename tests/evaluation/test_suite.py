@@ -17,7 +17,7 @@ def real_statistics(classifier):
     """Real data whose one feature is N(5, 3²) as a whole and N(k, 2²) without class k."""
 
     def gauss(mean, deviation):
-        return FeatureStatistics(np.array([mean]), np.array([[deviation**2]]), 1000)
+        return FeatureStatistics.from_moments([mean], [[deviation**2]], 1000)
 
     without = tuple(gauss(float(k), 2.0) for k in range(10))
     return DigitStatistics(gauss(5.0, 3.0), without, state_sha256(classifier.state_dict()))
