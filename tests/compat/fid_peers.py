@@ -122,9 +122,7 @@ def torchmetrics():
     return {
         "as many": lambda: of_batches(images(0, 100, 180), images(1, 100, 255)).compute(),
         "fewer": lambda: of_batches(images(0, 100, 180), images(1, 90, 255)).compute(),
-        "float64": lambda: of_batches(
-            images(0, 100, 180, torch.float64), images(1, 90, 255, torch.float64)
-        ).compute(),
+        "float64": lambda: of_batches(images(0, 100, 180, torch.float64), images(1, 90, 255, torch.float64)).compute(),
         "same images": lambda: of_batches(same, same).compute(),
         "one image": lambda: of_batches(same[:1], same[:1]).compute(),
         "again": again,

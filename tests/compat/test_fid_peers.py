@@ -9,11 +9,9 @@ its authors have; here it compares others, and the folders' values are its own.
 import functools
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -47,9 +45,7 @@ def refusal(package):
 
 @functools.cache
 def results(package, how, sqrtm="old"):
-    environment()  # without the variable
-    with mock.patch.dict(environment(), FASTUNLEARN_SQRTM=sqrtm):
-        return json.loads(run(SCRIPT, package, how).splitlines()[-1])
+    return json.loads(run(SCRIPT, package, how, FASTUNLEARN_SQRTM=sqrtm).splitlines()[-1])
 
 
 @pytest.fixture(params=PACKAGES)
