@@ -1,7 +1,7 @@
 """Runs one package's own ways to its Fréchet distance and prints what they give: python fid_peers.py PACKAGE HOW.
 
-HOW is "theirs", "install" (ours, installed before the import) or "import" (after it). The last line is JSON, case by
-case: a number, a list of numbers, or the error as text. With FASTUNLEARN_SQRTM=new scipy's sqrtm has no `disp`.
+HOW is "theirs", "install" (ours, installed before the import) or "import" (after it). The last line is JSON: under "old"
+and, where scipy's sqrtm has no `disp`, under "new", case by case a number, a list of numbers, or the error as text.
 
 The cases are those of the packages' own tests, as far as they need no weights from a network: pytorch-fid's
 tests/test_fid_score.py, torch-fidelity's test_fid_stats_fn.py, torchmetrics' test_fid.py and test_mifid.py; clean-fid's
@@ -11,7 +11,6 @@ compare folders, here through an extractor of ours.
 import functools
 import importlib
 import json
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -203,16 +202,17 @@ def said(case):
 
 
 def main(package, how):
-    if os.environ.get("FASTUNLEARN_SQRTM") == "new":
-        original = scipy.linalg.sqrtm
-        scipy.linalg.sqrtm = lambda A: original(A)
     dropin = importlib.import_module(f"fastunlearn.compat.{package}")
     if how == "install":
         dropin.install()
     cases = globals()[package]()
     if how == "import":
         dropin.install()
-    print(json.dumps({name: said(case) for name, case in cases.items()}))
+    found = {"old": {name: said(case) for name, case in cases.items()}}
+    original = scipy.linalg.sqrtm
+    scipy.linalg.sqrtm = lambda A: original(A)
+    found["new"] = {name: said(case) for name, case in cases.items()}
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

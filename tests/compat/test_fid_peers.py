@@ -44,8 +44,12 @@ def refusal(package):
 
 
 @functools.cache
+def every_result(package, how):
+    return json.loads(run(SCRIPT, package, how).splitlines()[-1])
+
+
 def results(package, how, sqrtm="old"):
-    return json.loads(run(SCRIPT, package, how, FASTUNLEARN_SQRTM=sqrtm).splitlines()[-1])
+    return every_result(package, how)[sqrtm]
 
 
 @pytest.fixture(params=PACKAGES)

@@ -69,14 +69,14 @@ def environment() -> dict[str, str]:
     }
 
 
-def run(*command: str | Path, cwd: Path | None = None, **variables: str) -> str:
-    """What a Python program prints, with these variables of the environment beside the usual ones.
+def run(*command: str | Path, cwd: Path | None = None) -> str:
+    """What a Python program prints.
 
     Raises:
         AssertionError: it failed; the end of what it said.
     """
     done = subprocess.run(
-        [sys.executable, *map(str, command)], cwd=cwd, env=environment() | variables, capture_output=True, text=True
+        [sys.executable, *map(str, command)], cwd=cwd, env=environment(), capture_output=True, text=True
     )
     assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
     return done.stdout + done.stderr
