@@ -10,8 +10,8 @@ from .roots import centred_rows
 def frechet_loss(features: Tensor, reference: FrechetReference) -> Tensor:
     """Fréchet distance between features and a reference, differentiable.
 
-    The gradient of the nuclear norm ‖C‖_* is its polar factor U Vᵀ; the distance is linear in C for that factor held
-    fixed, so one decomposition serves value and gradient, and nothing is divided by differences of eigenvalues.
+    The gradient of the nuclear norm ‖C‖_* is C's polar factor U Vᵀ, and their product the norm itself: one
+    decomposition serves value and gradient, and nothing is divided by differences of eigenvalues.
 
     Args:
         features: [n, d], n ≥ 2, floating point, on any device; computed in float64.
@@ -39,22 +39,24 @@ def frechet_loss(features: Tensor, reference: FrechetReference) -> Tensor:
     x = features.double()
     root, mean = (torch.as_tensor(a, device=x.device) for a in (reference.root, reference.statistics.mean))
     rows = centred_rows(x)
-    c = rows @ root
     with torch.no_grad():
-        polar = _polar(c)
-    spread = rows.square().sum() + root.square().sum() - 2 * (polar * c).sum()
+        pull = _nuclear_norm_gradient(rows, root)
+    spread = rows.square().sum() + root.square().sum() - 2 * (pull * rows).sum()
     return ((x.mean(0) - mean).square().sum() + spread.clamp(min=0)).to(features.dtype)
 
 
-def _polar(c: Tensor) -> Tensor:
-    """U Vᵀ of C = U S Vᵀ: through the eigenvectors of the smaller of C Cᵀ and CᵀC where rounding leaves every
-    eigenvalue positive, else through C's own."""
-    wide = c if len(c) <= c.shape[1] else c.T
-    values, vectors = torch.linalg.eigh(wide @ wide.T)
-    if values[0] > len(values) * torch.finfo(values.dtype).eps * values[-1]:
-        polar = (vectors / values.sqrt()) @ (vectors.T @ wide)
-    else:
-        left, spectrum, right = torch.linalg.svd(wide, full_matrices=False)
-        keep = spectrum > len(spectrum) * torch.finfo(values.dtype).eps * spectrum[0]
-        polar = (left * keep) @ right
-    return polar if wide is c else polar.T
+def _nuclear_norm_gradient(rows: Tensor, root: Tensor) -> Tensor:
+    """∂‖R A‖_* / ∂R = U Vᵀ Aᵀ, where R A = U S Vᵀ; its product with R is the norm.
+
+    Through the eigenvectors of the smaller of (R A)(R A)ᵀ and (R A)ᵀ(R A) where rounding leaves every eigenvalue
+    positive, else through the singular vectors of R A.
+    """
+    tall = len(rows) > root.shape[1]
+    c = None if tall else rows @ root
+    values, vectors = torch.linalg.eigh(root.T @ (rows.T @ rows) @ root if tall else c @ c.T)
+    eps = torch.finfo(values.dtype).eps
+    if values[0] > len(values) * eps * values[-1]:
+        inverse_root = (vectors / values.sqrt()) @ vectors.T
+        return rows @ (root @ inverse_root @ root.T) if tall else inverse_root @ c @ root.T
+    left, spectrum, right = torch.linalg.svd(rows @ root, full_matrices=False)
+    return (left * (spectrum > len(spectrum) * eps * spectrum[0])) @ right @ root.T
