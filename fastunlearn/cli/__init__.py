@@ -10,6 +10,7 @@ from .convert import Convert
 from .delta import Delta
 from .doctor import Doctor
 from .evaluate import Evaluate
+from .fid import Fid
 from .flags import parse_flags
 from .inspect import Inspect
 from .sample import Sample
@@ -23,6 +24,7 @@ COMMANDS = {
     "sample": Sample,
     "unlearn": Unlearn,
     "evaluate": Evaluate,
+    "fid": Fid,
     "delta": Delta,
     "apply": Apply,
     "convert": Convert,

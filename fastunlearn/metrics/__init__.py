@@ -11,8 +11,18 @@ from .collateral import (
     share_ratios,
 )
 from .drift import feature_cosine_distance, load_lpips, ssim_distance
+from .extractors import Extractor, load_extractor, module_extractor
+from .feature_sets import FeatureSet, frechet_score
 from .frechet import FeatureStatistics, frechet_distance
 from .intervals import Interval, bootstrap_mean, wilson_interval
+from .provenance import Provenance, Score, require_comparable
+from .quality import (
+    density_coverage,
+    inception_score,
+    kernel_inception_distance,
+    ms_ssim_diversity,
+    precision_recall,
+)
 from .separation import RocAuc, roc_auc
 from .statistics import (
     DIGIT_FID_SAMPLES,
@@ -28,10 +38,14 @@ __all__ = [
     "ClassifierError",
     "CollateralChange",
     "DigitStatistics",
+    "Extractor",
+    "FeatureSet",
     "FeatureStatistics",
     "Interval",
     "PercentageUnlearned",
+    "Provenance",
     "RocAuc",
+    "Score",
     "ShareRatios",
     "bootstrap_mean",
     "class_histogram",
@@ -39,13 +53,22 @@ __all__ = [
     "corrected_percentage_unlearned",
     "corrected_share",
     "corrected_share_interval",
+    "density_coverage",
     "digit_fid",
     "digit_statistics",
     "feature_cosine_distance",
     "frechet_distance",
+    "frechet_score",
+    "inception_score",
+    "kernel_inception_distance",
+    "load_extractor",
     "load_lpips",
+    "module_extractor",
     "ms_ssim",
+    "ms_ssim_diversity",
     "percentage_unlearned",
+    "precision_recall",
+    "require_comparable",
     "roc_auc",
     "share_ratios",
     "ssim",

@@ -15,7 +15,8 @@ class Provenance:
         extractor: name of what turned images into features.
         extractor_sha256: `state_sha256` of its weights.
         resize: rule by which images came to the extractor's size.
-        n: images of the scored side; the Fréchet distance falls with it, whatever the images.
+        n: images of the scored side; the Fréchet distance falls with it, whatever the images. None where nobody
+            knows.
         library: what computed the features and the score, with versions: "fastunlearn 0.1.0".
         standard: whether published numbers were measured with this extractor and resize rule.
         n_reference: images of the other side of a comparison; None where there is none or nobody knows.
@@ -24,15 +25,16 @@ class Provenance:
     extractor: str
     extractor_sha256: str
     resize: str
-    n: int
+    n: int | None
     library: str
     standard: bool
     n_reference: int | None = None
 
     def __str__(self) -> str:
-        counts = f"n = {self.n:,}" + ("" if self.n_reference is None else f" against {self.n_reference:,}")
+        counts = f"n = {_text(self.n)}" + ("" if self.n_reference is None else f" against {_text(self.n_reference)}")
         note = "" if self.standard else "; not comparable with published values"
-        return f"{self.extractor} ({self.extractor_sha256[:8]}), {self.resize}, {counts}, {self.library}{note}"
+        extractor = " ".join(filter(None, (self.extractor, self.extractor_sha256[:8])))
+        return f"{extractor}, {self.resize}, {counts}, {self.library}{note}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values by field, as they stand in report.json."""
@@ -99,8 +101,14 @@ def require_same(what: str, one: Provenance, other: Provenance, ignore: tuple[st
     for field, words in _WORDS.items():
         values = getattr(one, field), getattr(other, field)
         if field not in ignore and values[0] != values[1]:
-            this, that = (f"{value:,}" if isinstance(value, int) else str(value) for value in values)
-            raise FastUnlearnError(f"{what}: cannot compare, {words} differs: {this} against {that}")
+            this, that = map(_text, values)
+            raise FastUnlearnError(f"{what}: cannot be compared, {words} differs: {this} against {that}")
+
+
+def _text(value: str | bool | int | None) -> str:
+    if value is None:
+        return "unknown"
+    return f"{value:,}" if type(value) is int else str(value)
 
 
 _WORDS = {
