@@ -10,10 +10,12 @@ from .collateral import (
     collateral_change,
     share_ratios,
 )
+from .digits import DIGIT_FID_SAMPLES, DigitStatistics, digit_fid, digit_statistics
 from .drift import feature_cosine_distance, load_lpips, ssim_distance
 from .extractors import Extractor, load_extractor, module_extractor
 from .feature_sets import FeatureSet, frechet_score
-from .frechet import FeatureStatistics, frechet_distance
+from .frechet import FrechetMeasurement, FrechetReference, frechet_distance, frechet_distance_from_features
+from .frechet_loss import frechet_loss
 from .intervals import Interval, bootstrap_mean, wilson_interval
 from .provenance import Provenance, Score, require_comparable
 from .quality import (
@@ -24,12 +26,7 @@ from .quality import (
     precision_recall,
 )
 from .separation import RocAuc, roc_auc
-from .statistics import (
-    DIGIT_FID_SAMPLES,
-    DigitStatistics,
-    digit_fid,
-    digit_statistics,
-)
+from .statistics import FeatureStatistics
 from .unlearning import PercentageUnlearned, corrected_percentage_unlearned, percentage_unlearned
 
 __all__ = [
@@ -41,6 +38,8 @@ __all__ = [
     "Extractor",
     "FeatureSet",
     "FeatureStatistics",
+    "FrechetMeasurement",
+    "FrechetReference",
     "Interval",
     "PercentageUnlearned",
     "Provenance",
@@ -58,6 +57,8 @@ __all__ = [
     "digit_statistics",
     "feature_cosine_distance",
     "frechet_distance",
+    "frechet_distance_from_features",
+    "frechet_loss",
     "frechet_score",
     "inception_score",
     "kernel_inception_distance",
