@@ -11,7 +11,8 @@ from .. import __version__
 from ..diagnosis import available_cores
 from ..files import file_sha256
 from ..kernels.registry import choices
-from ..metrics.provenance import Provenance
+from ..metrics.extractors import lenet_extractor, module_extractor
+from ..models.lenet import LeNet
 from ..models.protocol import GenerativeModel
 from ..training.record import version
 from ..training.run_state import read_seconds
@@ -78,19 +79,12 @@ def versions() -> dict[str, str]:
 def _extractor(judges: Judges, seen: Observation, real: RealImages | None) -> dict | None:
     if seen.features is None:
         return None
-    n_reference = real and real.n
+    n_reference = None if real is None else real.n
     if judges.statistics is not None:
         n_reference = judges.statistics.full.n
-    extractor, image = judges.extractor, seen.pictures.shape[2:]
-    return Provenance(
-        extractor=getattr(extractor, "name", type(extractor).__name__),
-        extractor_sha256=seen.judges["feature_extractor"],
-        resize=f"none ({image[0]} x {image[1]})",
-        n=seen.n,
-        library=f"fastunlearn {__version__}",
-        standard=False,
-        n_reference=n_reference,
-    ).to_dict()
+    module = judges.extractor
+    made = lenet_extractor(module) if isinstance(module, LeNet) else module_extractor(module)
+    return made.provenance(seen.n, n_reference).to_dict()
 
 
 def _cpu() -> str:

@@ -88,7 +88,7 @@ def features(extractor: nn.Module, images: Tensor | ImageDataset) -> Tensor:
 
 def embeddings(embedder: nn.Module, images: Tensor) -> Tensor:
     """`embedder(images)`, [N, d] float32 on the CPU, checked as `class_logits` checks logits."""
-    return _apply(embedder, embedder, images, "embedder")
+    return in_batches(embedder, embedder, images, "embedder")
 
 
 @torch.no_grad()
