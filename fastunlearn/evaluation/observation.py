@@ -67,6 +67,15 @@ class Observation:
         """[n] int64, the classifier's."""
         return self.logits.argmax(dim=1)
 
+    def require_features(self) -> None:
+        """Refuse an observation by judges that see no features.
+
+        Raises:
+            FastUnlearnError: there are none.
+        """
+        if self.features is None:
+            raise FastUnlearnError("the classifier gives no features to compare")
+
     def images(self) -> Tensor:
         """The kept pictures, [m, C, H, W] float32 in [−1, 1]."""
         return from_uint8(self.pictures)

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import torch
 
-from .. import __version__
+from .. import (
+    __version__,
+    ops,  # noqa: F401 (declares all of them)
+)
 from ..diagnosis import available_cores
 from ..files import file_sha256
 from ..kernels.registry import choices
