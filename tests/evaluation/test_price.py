@@ -201,6 +201,19 @@ def test_real_images_of_another_size(original, unlearned, classifier):
         evaluate(original, unlearned, Judges(classifier=classifier), 8, n=250, data=other)
 
 
+def test_labels_that_number_other_classes(original, unlearned, classifier):
+    real = shades(500)
+    swapped = ImageDataset(real.images, 9 - real.labels, "swapped")
+    with pytest.raises(FastUnlearnError, match="swapped: the classifier agrees with 0% of its labels; number the"):
+        evaluate(original, unlearned, Judges(classifier=classifier), 8, n=250, data=swapped)
+    assert [len(z) for z, _ in original.asked] == [1]
+
+
+def test_large_pictures_are_fewer(original, classifier, monkeypatch):
+    monkeypatch.setattr("fastunlearn.evaluation.observation.PICTURE_BYTES", 16 * 300)
+    assert len(observe(original, Judges(classifier=classifier), n=500).pictures) == 300
+
+
 def feedback(model, **changes):
     z = torch.arange(20.0)[:, None]
     parts = {"generator_sha256": generator_sha256(model), "source": "classifier", **changes}
@@ -270,7 +283,7 @@ def test_provenance(original, unlearned, classifier, tmp_path):
 
 def test_a_run_without_recorded_time(original, unlearned, classifier, tmp_path):
     report = evaluate(original, unlearned, Judges(classifier=classifier), 8, n=250, run=tmp_path)
-    assert "holds no timing.json" in why(report, "seconds of unlearning")
+    assert "no timing.json" in why(report, "seconds of unlearning")
 
 
 def test_a_damaged_timing_file(original, unlearned, classifier, tmp_path):
