@@ -10,6 +10,7 @@ from .kernels.grid_sample.op import grid_sample
 from .kernels.latent_projection.op import LatentProjection, latent_projection
 from .kernels.matrix_sqrt.op import matrix_sqrt
 from .kernels.modulated_conv2d.op import modulated_conv2d, styled_conv2d
+from .kernels.ms_ssim.op import WEIGHTS as MS_SSIM_WEIGHTS
 from .kernels.ms_ssim.op import ms_ssim, ssim
 from .kernels.parameter_repulsion.op import (
     AnchorMean,
@@ -22,6 +23,7 @@ from .kernels.styled_epilogue.op import styled_epilogue
 from .kernels.upfirdn2d.op import downsample2d, filter2d, setup_filter, upfirdn2d, upsample2d
 
 __all__ = [
+    "MS_SSIM_WEIGHTS",
     "AnchorMean",
     "LatentProjection",
     "bias_act",

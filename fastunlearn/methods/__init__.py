@@ -2,6 +2,7 @@
 
 from .adapt_then_unlearn import AdaptConfig, AdaptThenUnlearn, AdaptThenUnlearnConfig
 from .extrapolation import Extrapolation, ExtrapolationConfig
+from .feature_unlearn import FeatureUnlearn, FeatureUnlearnConfig
 from .registry import METHODS, Method, unlearn
 
 __all__ = [
@@ -11,6 +12,8 @@ __all__ = [
     "AdaptThenUnlearnConfig",
     "Extrapolation",
     "ExtrapolationConfig",
+    "FeatureUnlearn",
+    "FeatureUnlearnConfig",
     "Method",
     "unlearn",
 ]

@@ -1,24 +1,28 @@
 """Every method by its name on the command line, and the call that runs one."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from ..errors import FastUnlearnError
 from ..feedback import Feedback
 from ..models.protocol import GenerativeModel
 from ..training.loop import LoopConfig, run
 from .adapt_then_unlearn import AdaptThenUnlearn, AdaptThenUnlearnConfig
 from .extrapolation import Extrapolation, ExtrapolationConfig
+from .feature_unlearn import FeatureUnlearn, FeatureUnlearnConfig
 
-Method = AdaptThenUnlearn | Extrapolation
+Method = AdaptThenUnlearn | Extrapolation | FeatureUnlearn
 METHODS = {
     AdaptThenUnlearn.name: (AdaptThenUnlearn, AdaptThenUnlearnConfig),
     Extrapolation.name: (Extrapolation, ExtrapolationConfig),
+    FeatureUnlearn.name: (FeatureUnlearn, FeatureUnlearnConfig),
 }
 
 
 def unlearn(
     model: GenerativeModel,
     method: Method,
-    feedback: Feedback,
+    feedback: Feedback | Sequence[Feedback],
     out: str | Path,
     loop: LoopConfig | None = None,
 ) -> GenerativeModel:
@@ -27,7 +31,7 @@ def unlearn(
     Args:
         model: what knows too much; its weights stay as they were, on the device of `loop`.
         method: with its config.
-        feedback: what is undesired.
+        feedback: what is undesired; `FeatureUnlearn` takes several at once, each about a feature of its own.
         out: folder for checkpoints, metrics and sample grids; the same call on it resumes a run that was stopped.
         loop: how to run.
 
@@ -39,9 +43,14 @@ def unlearn(
             finite, a file that cannot be read or written.
     """
     loop = loop or LoopConfig()
-    feedback.require()
-    feedback.check_model(model)
+    several = [feedback] if isinstance(feedback, Feedback) else list(feedback)
+    if len(several) != 1 and not (several and isinstance(method, FeatureUnlearn)):
+        raise FastUnlearnError(f"{method.name} takes one feedback, got {len(several)}")
+    for each in several:
+        each.require()
+        each.check_model(model)
     for module in (model.generator, model.ema, model.discriminator):
         if module is not None:
             module.to(loop.resolved_device())
+    feedback = several if len(several) > 1 else several[0]
     return run(method.phases(model, feedback, loop.seed), Path(out), loop)

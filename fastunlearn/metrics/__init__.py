@@ -17,6 +17,7 @@ from .feature_sets import FeatureSet, frechet_score
 from .frechet import FrechetMeasurement, FrechetReference, frechet_distance, frechet_distance_from_features
 from .frechet_loss import frechet_loss
 from .intervals import Interval, bootstrap_mean, wilson_interval
+from .morphology import FEATURES, slant, stroke_thickness
 from .provenance import Provenance, Score, require_comparable
 from .quality import (
     density_coverage,
@@ -27,10 +28,12 @@ from .quality import (
 )
 from .separation import RocAuc, roc_auc
 from .statistics import FeatureStatistics
+from .target_ratio import TargetRatio, target_ratio, top_share_threshold
 from .unlearning import PercentageUnlearned, corrected_percentage_unlearned, percentage_unlearned
 
 __all__ = [
     "DIGIT_FID_SAMPLES",
+    "FEATURES",
     "ClassHistogram",
     "ClassifierError",
     "CollateralChange",
@@ -46,6 +49,7 @@ __all__ = [
     "RocAuc",
     "Score",
     "ShareRatios",
+    "TargetRatio",
     "bootstrap_mean",
     "class_histogram",
     "collateral_change",
@@ -72,7 +76,11 @@ __all__ = [
     "require_comparable",
     "roc_auc",
     "share_ratios",
+    "slant",
     "ssim",
     "ssim_distance",
+    "stroke_thickness",
+    "target_ratio",
+    "top_share_threshold",
     "wilson_interval",
 ]

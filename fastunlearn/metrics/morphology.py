@@ -140,7 +140,7 @@ def _span(occupied: np.ndarray) -> slice:
 
 
 class _Ties(np.random.Generator):
-    """Settles the order of equal pixels in `medial_axis` by their place in their own image, whatever image is beside."""
+    """Settles the order of equal pixels in `medial_axis` by their place in their own image alone."""
 
     def __init__(self, order: np.ndarray):
         super().__init__(np.random.PCG64(0))

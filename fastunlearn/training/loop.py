@@ -95,11 +95,13 @@ class Phase:
         steps: how long.
         modules: everything with a state: networks, averages, regularisers with running means.
         players: in the order in which they move in a step.
-        data: number of images and a function from int64 indices to float32 images [N, C, H, W] in [−1, 1].
+        data: number of images and a function from int64 indices to float32 images [N, C, H, W] in [−1, 1]; latents [N, d]
+            for a method that learns from them alone.
         batch_size: images per step.
         averages: moving averages.
         sample: draws a grid of images for people to look at, or None.
         settings: plain numbers and strings that decide the result beside all this, such as the weights of the losses.
+        facts: plain numbers that the method found out on its way, for people to read: ``facts.json`` of the run.
     """
 
     name: str
@@ -111,6 +113,7 @@ class Phase:
     averages: tuple[Average, ...] = ()
     sample: Callable[[], Tensor] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     def identity(self, seed: int) -> dict[str, str]:
         """What must be the same for stored results of this phase to be its own; to be asked before it is trained."""
@@ -219,6 +222,8 @@ def run(phases: Generator[Phase, None, Result], folder: Path, config: LoopConfig
         while True:
             phase = next(phases)
             identity = phase.identity(config.seed)
+            if phase.facts:
+                state.record_facts(phase.name, phase.facts)
             if (result := state.finished(phase.name)) is not None:
                 state.require_same(phase.name, identity, result)
                 if result["step"] != phase.steps:

@@ -12,7 +12,7 @@ import torch
 from ..errors import FastUnlearnError
 from ..files import atomic_write
 
-TIMING = "timing.json"
+TIMING, FACTS = "timing.json", "facts.json"
 
 
 def save_state(state: dict[str, Any], path: Path) -> None:
@@ -104,10 +104,17 @@ class RunState:
 
     def record_seconds(self, phase: str, seconds: float) -> None:
         """Note how long a finished phase took."""
-        path = self.folder / TIMING
-        timing = json.loads(path.read_text()) if path.exists() else {}
+        self._note(TIMING, phase, round(seconds, 3))
+
+    def record_facts(self, phase: str, facts: Mapping[str, Any]) -> None:
+        """Note what a method found out."""
+        self._note(FACTS, phase, facts)
+
+    def _note(self, name: str, phase: str, value: Any) -> None:
+        path = self.folder / name
+        noted = json.loads(path.read_text()) if path.exists() else {}
         with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps({**timing, phase: round(seconds, 3)}, indent=2) + "\n")
+            temporary.write_text(json.dumps({**noted, phase: value}, indent=2) + "\n")
 
 
 class MetricsFile:

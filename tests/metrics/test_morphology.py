@@ -146,7 +146,7 @@ def test_without_scikit_image(monkeypatch):
 
 def test_what_lies_outside_of_the_image_is_background(skimage):
     at_the_edge, inside = (stroke_thickness(bar(4).roll(shift, 3)) for shift in (-14, -12))
-    torch.testing.assert_close(at_the_edge, inside, atol=0.1, rtol=0)
+    torch.testing.assert_close(at_the_edge, inside, atol=0.4, rtol=0)  # else twice as thick
 
 
 def test_handwritten_digits(skimage):
