@@ -10,6 +10,7 @@ from .convert import Convert
 from .delta import Delta
 from .doctor import Doctor
 from .evaluate import Evaluate
+from .feedback import Feedback
 from .fid import Fid
 from .flags import parse_flags
 from .inspect import Inspect
@@ -22,6 +23,7 @@ COMMANDS = {
     "train": Train,
     "train-classifier": TrainClassifier,
     "sample": Sample,
+    "feedback": Feedback,
     "unlearn": Unlearn,
     "evaluate": Evaluate,
     "fid": Fid,

@@ -57,6 +57,8 @@ class Evaluate:
         facts = after.config.get("unlearned")
         if facts is None:
             raise FastUnlearnError(f"{self.folder}: holds a trained bundle, not an unlearned one")
+        if facts["forget"] is None:
+            raise FastUnlearnError(f"{self.folder}: forgot what a feedback file marks, no class that could be counted")
         forget, base = int(facts["forget"]), Bundle(facts["base"])
         original, unlearned = base.model(), after.model()
         if generator_sha256(original) != facts["base_sha256"]:

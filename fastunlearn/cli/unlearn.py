@@ -28,14 +28,15 @@ class FeedbackConfig:
     """Where the labels come from.
 
     Attributes:
-        feedback: a stored feedback file; None labels fresh samples with the classifier.
+        feedback: stored feedback files, several for several features at once; without one the classifier labels fresh
+            samples.
         classifier: TorchScript or safetensors classifier; None takes the bundle's.
         curated: name or folder of a labelled dataset whose real images take the place of generated ones.
         n_feedback: generated images to label.
         min_undesired: label on until so many undesired ones are found.
     """
 
-    feedback: Path | None = None
+    feedback: tuple[Path, ...] = ()
     classifier: Path | None = None
     curated: str | None = None
     n_feedback: int = 10_000
@@ -47,13 +48,13 @@ class FeedbackConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Unlearn(Generic[MethodConfig]):
-    """Make a bundle forget a class, and write the unlearned bundle to OUT/bundle.
+    """Make a bundle forget a class or a feature, and write the unlearned bundle to OUT/bundle.
 
     Attributes:
         method: the method and its settings.
         gan: name of a shipped bundle, or path of a bundle folder or of a checkpoint file.
-        forget: the class to forget.
-        out: folder of the run; None means runs/METHOD-GAN-FORGET-SEED.
+        forget: the class to forget; None where feedback files say what is undesired.
+        out: folder of the run; None means runs/METHOD-GAN-FORGET-SEED, or the files' names for FORGET.
         config: YAML file with the method's settings; flags override it, it overrides the bundle's defaults.
         resume: continue the run in OUT.
         source: where the labels come from.
@@ -62,7 +63,7 @@ class Unlearn(Generic[MethodConfig]):
 
     method: MethodConfig
     gan: str
-    forget: int
+    forget: int | None = None
     out: Path | None = None
     config: Path | None = None
     resume: bool = False
@@ -95,23 +96,31 @@ class Unlearn(Generic[MethodConfig]):
         if files.config:
             config = from_dict(kind, read_yaml(files.config), files.config, config)
         missing: Any = tyro.MISSING
-        default = cls(method=config, gan=missing, forget=missing, loop=loop)
+        default = cls(method=config, gan=missing, loop=loop)
         return parse_flags(cls[kind], f"{prog} {name}", flags, default)
 
     def run(self) -> None:
         """Do it."""
+        if self.forget is None and (self.source.curated is not None or not self.source.feedback):
+            raise FastUnlearnError("unlearn: give --forget CLASS, or --feedback FILE that says what is undesired")
         bundle = Bundle(self.gan)
         method = next(make(self.method) for make, kind in METHODS.values() if isinstance(self.method, kind))
         base = bundle.folder.stem if bundle.is_checkpoint else bundle.folder.name
-        out = self.out or Path(f"runs/{method.name}-{base}-{self.forget}-{self.loop.seed}")
+        what = self.forget if self.forget is not None else "-".join(path.stem for path in self.source.feedback)
+        out = self.out or Path(f"runs/{method.name}-{base}-{what}-{self.loop.seed}")
         gan = self.gan if bundle.is_shipped else str(bundle.folder.resolve())
         settings = replace(self, resume=False, out=out, gan=gan)
         check_run(out, settings, self.resume, may_change=("out", *HARMLESS))
-        model, stored = bundle.model(), out / "feedback.safetensors"
-        feedback = Feedback.load(stored) if self.resume and stored.exists() else self.labels(bundle, model)
+        model = bundle.model()
+        stored = [out / f"{name}.safetensors" for name in names(len(self.source.feedback) or 1)]
+        if self.resume and all(path.exists() for path in stored):
+            feedback = [Feedback.load(path) for path in stored]
+        else:
+            feedback = self.labels(bundle, model)
         open_run(out, settings)
-        feedback.save(stored)
-        print(f"feedback: {feedback.n_undesired} undesired and {feedback.n_desired} desired images")
+        for each, path in zip(feedback, stored, strict=True):
+            each.save(path)
+            print(f"feedback: {each.n_undesired} undesired and {each.n_desired} desired images")
         after = unlearn(model, method, feedback, out, self.loop)
         facts = {
             "unlearned": {
@@ -126,8 +135,8 @@ class Unlearn(Generic[MethodConfig]):
         save_bundle(after, out / "bundle", facts)
         print(f"{out / 'bundle'}: judge it with 'fastunlearn evaluate {out}'")
 
-    def labels(self, bundle: Bundle, model: GenerativeModel) -> Feedback:
-        """The run's feedback: from the file given, curated, or labelled now.
+    def labels(self, bundle: Bundle, model: GenerativeModel) -> list[Feedback]:
+        """The run's feedback: from the files given, curated, or labelled now.
 
         Raises:
             FastUnlearnError: the class is unknown or not found, or the file's undesired images are of another class.
@@ -135,21 +144,25 @@ class Unlearn(Generic[MethodConfig]):
         if self.source.curated is not None:
             channels, size, _ = model.image_shape
             dataset = data.load(self.source.curated, size=size, channels=channels)
-            return curated_feedback(dataset, self.forget)
-        if self.source.feedback is not None:
-            feedback = Feedback.load(self.source.feedback)
-            feedback.require()
-            self.check_class(feedback, bundle, model)
+            return [curated_feedback(dataset, self.forget)]
+        if self.source.feedback:
+            feedback = [Feedback.load(path) for path in self.source.feedback]
+            for each in feedback:
+                each.require()
+                if self.forget is not None:
+                    self.check_class(each, bundle, model)
             return feedback
-        return label_with_classifier(
-            model,
-            load_classifier(self.source.classifier or bundle.classifier),
-            self.forget,
-            self.source.n_feedback,
-            self.loop.seed,
-            self.source.min_undesired,
-            progress=self.loop.progress,
-        )
+        return [
+            label_with_classifier(
+                model,
+                load_classifier(self.source.classifier or bundle.classifier),
+                self.forget,
+                self.source.n_feedback,
+                self.loop.seed,
+                self.source.min_undesired,
+                progress=self.loop.progress,
+            )
+        ]
 
     def check_class(self, feedback: Feedback, bundle: Bundle, model: GenerativeModel) -> None:
         """Refuse a file about another class than --forget, where there is a classifier to tell."""
@@ -165,3 +178,8 @@ class Unlearn(Generic[MethodConfig]):
                 f"{feedback.origin}: the classifier takes {share:.0%} of its undesired images for class {self.forget}; "
                 "give --forget the class that the file is about"
             )
+
+
+def names(n: int) -> list[str]:
+    """Of the n feedback files in a run's folder."""
+    return ["feedback", *(f"feedback_{i}" for i in range(2, n + 1))]

@@ -9,7 +9,7 @@ from ..errors import FastUnlearnError
 from ..models.classifiers import class_logits, require_class
 from ..models.protocol import GenerativeModel
 from .latents import generate, latent_batches
-from .session import Feedback, generator_sha256
+from .session import Feedback, Simulator, generator_sha256
 
 
 def label_with_classifier(
@@ -82,4 +82,5 @@ def label_with_classifier(
         image if store_images else None,
         generator_sha256(model),
         "classifier",
+        simulator=Simulator(f"class {forget}"),
     )

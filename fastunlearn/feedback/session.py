@@ -1,6 +1,8 @@
 """Feedback: which of a generator's images are undesired, stored so that every method can replay it."""
 
-from dataclasses import dataclass, field
+import json
+import math
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -19,6 +21,19 @@ VERSION = "1"
 SOURCES = ("classifier", "person", "curated", "morphology")
 
 
+@dataclass(frozen=True)
+class Simulator:
+    """What took the place of a person.
+
+    Attributes:
+        name: the measured feature (`metrics.FEATURES`), or the classifier's class.
+        threshold: measures from here on are undesired; None for a classifier, which decides by its largest logit.
+    """
+
+    name: str
+    threshold: float | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Feedback:
     """Labelled samples: latents of one generator, or, for curated data, images that no generator made.
@@ -30,6 +45,7 @@ class Feedback:
         image: [n, C, H, W] uint8, or None to make the images from z when they are needed.
         generator_sha256: hash of the weights that z belongs to (`generator_sha256`); "" for curated images.
         source: "classifier", "person", "curated" or "morphology".
+        simulator: who labelled, where no person did; None where that is not known.
         origin: what error messages call it; the path when it comes from a file. Not stored.
 
     Raises:
@@ -42,6 +58,7 @@ class Feedback:
     image: Tensor | None
     generator_sha256: str
     source: str
+    simulator: Simulator | None = field(default=None, kw_only=True)
     origin: str = field(default="feedback", repr=False)
 
     def __post_init__(self) -> None:
@@ -174,6 +191,8 @@ class Feedback:
             "source": self.source,
             "generator_sha256": self.generator_sha256,
         }
+        if self.simulator is not None:
+            metadata["simulator"] = json.dumps(asdict(self.simulator))
         with atomic_write(path) as temporary:
             temporary.write_bytes(save({k: v.contiguous() for k, v in tensors.items()}, metadata))
 
@@ -207,8 +226,23 @@ class Feedback:
             tensors.get("image"),
             metadata.get("generator_sha256", ""),
             metadata.get("source", ""),
+            simulator=_read_simulator(metadata.get("simulator"), path),
             origin=str(path),
         )
+
+
+def _read_simulator(text: str | None, path: str | Path) -> Simulator | None:
+    if text is None:
+        return None
+    try:
+        values = json.loads(text)
+        name, threshold = values["name"], values["threshold"]
+        valid = isinstance(name, str) and (threshold is None or math.isfinite(threshold))
+    except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
+        valid = False
+    if not valid:
+        raise FastUnlearnError(f"{path}: simulator must be a name and a threshold, got {text!r:.60}")
+    return Simulator(name, None if threshold is None else float(threshold))
 
 
 def generator_sha256(model: GenerativeModel) -> str:

@@ -42,7 +42,8 @@ class FeatureUnlearnConfig:
         threshold: t. "pooled": mean projection of all samples, which flags half of all latents [paper: "the average
             projection values of the positive and negative samples"]; "midpoint": between the mean projections of
             undesired and desired samples, cross-fitted; or a number.
-        shift: ẑ = z − (p − t)·z_e "paper"; z − (p − t)·u "exact", on the threshold; z − (p − t + δ)·u "margin", u = z_e/‖z_e‖.
+        shift: where p ≥ t, ẑ = z − (p − t)·z_e "paper"; z − (p − t)·u "exact", on the threshold, u = z_e/‖z_e‖;
+            z − (p − t + δ)·u "margin".
         margin: δ ≥ 0 of "margin", in standard deviations of a normal latent. [open]
         alpha: α ≥ 0, weight of unlearning and perception against reconstruction. [paper: 1 to 5; 3 for bangs]
         reconstruction: ≥ 0, a further weight of the reconstruction of other images; 0 leaves it out. [paper: 1]
@@ -192,8 +193,8 @@ def losses(image: Tensor, aim: Tensor, shown: Tensor, config: FeatureUnlearnConf
 def similarity(image: Tensor, aim: Tensor) -> Tensor:
     """MS-SSIM [n] of images [n, C, H, W] in [−1, 1], as greys in [0, 1]: its luminances must not be negative.
 
-    The 11-tap window fits five times only into more than 160 pixels: smaller images have the scales that fit, with their
-    weights scaled to add up to 1, and images below 11 pixels have a window of their size.
+    Five scales of an 11-tap window need more than 160 pixels: smaller images have the scales that fit, with weights
+    that are scaled to add up to 1, and images below 11 pixels have a window of their size.
     """
     side = min(image.shape[2:])
     window = min(11, side - 1 + side % 2)

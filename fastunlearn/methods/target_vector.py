@@ -11,11 +11,11 @@ from torch import Tensor
 
 from .. import ops
 from ..feedback import Feedback
-from ..metrics import roc_auc
+from ..metrics.separation import roc_auc
 
 Shift = Literal["paper", "exact", "margin"]
 FOLDS = 10
-ROUNDS = 8
+ROUNDS = 16
 
 
 class WeakTargetWarning(UserWarning):
@@ -133,8 +133,8 @@ def describe(
     length, noise = target.vector.double().norm().item(), noise_length(feedback)
     if length < 1.5 * noise:
         warnings.warn(
-            f"{feedback.origin}: the target vector is {length:.2f} long, labels at random would give about {noise:.2f}: "
-            f"the direction is mostly chance; label more than {feedback.n_undesired} undesired images",
+            f"{feedback.origin}: the target vector is {length:.2f} long, labels at random would give about "
+            f"{noise:.2f}: the direction is mostly chance; label more than {feedback.n_undesired} undesired images",
             WeakTargetWarning,
             stacklevel=2,
         )

@@ -95,8 +95,8 @@ class Phase:
         steps: how long.
         modules: everything with a state: networks, averages, regularisers with running means.
         players: in the order in which they move in a step.
-        data: number of images and a function from int64 indices to float32 images [N, C, H, W] in [−1, 1]; latents [N, d]
-            for a method that learns from them alone.
+        data: number of images and a function from int64 indices to float32 images [N, C, H, W] in [−1, 1];
+            latents [N, d] for a method that learns from them alone.
         batch_size: images per step.
         averages: moving averages.
         sample: draws a grid of images for people to look at, or None.
