@@ -17,7 +17,7 @@ Phases = Generator[Phase, None, GenerativeModel]
 
 @dataclass(frozen=True, kw_only=True)
 class DCGANGame(AdversarialConfig):
-    """The game's settings with a DCGAN's defaults: no styles, hence no path length and no mixing, and R1 in every step."""
+    """The game's settings with a DCGAN's defaults: no styles, hence no path length and no mixing."""
 
     batch_size: int = 64
     r1: float = 1.0
