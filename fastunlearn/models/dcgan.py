@@ -8,6 +8,7 @@ weights start from N(0, 0.02²). (differs: z is normal, not uniform, so that dir
 import copy
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -63,46 +64,73 @@ def require_plain_sizes(config: object, *widths: str) -> None:
 
 
 class Generator(nn.Module):
-    """Latent → image in (−1, 1)."""
+    """Latent → image in (−1, 1).
 
-    def __init__(self, config: DCGANConfig):
+    Args:
+        latent_dim: length of z.
+        widths: feature channels at 4, 8, … size/2 pixels.
+        channels: of the image.
+    """
+
+    def __init__(self, latent_dim: int, widths: Sequence[int], channels: int):
         super().__init__()
-        first, *_ = widths = config.g_widths
-        self.project = nn.ConvTranspose2d(config.latent_dim, first, 4, bias=False)
+        self.project = nn.ConvTranspose2d(latent_dim, widths[0], 4, bias=False)
         self.norms = nn.ModuleList(nn.BatchNorm2d(n) for n in widths)
         self.convs = nn.ModuleList(
             nn.ConvTranspose2d(a, b, 4, stride=2, padding=1, bias=False) for a, b in itertools.pairwise(widths)
         )
-        self.to_image = nn.ConvTranspose2d(widths[-1], config.channels, 4, stride=2, padding=1)
+        self.to_image = nn.ConvTranspose2d(widths[-1], channels, 4, stride=2, padding=1)
         self.apply(initialise)
 
-    def forward(self, z: Tensor) -> Tensor:
-        """z [N, latent_dim] → images [N, channels, size, size], float32."""
+    def unbounded(self, z: Tensor) -> Tensor:
+        """z [N, latent_dim] → what the image is the hyperbolic tangent of [N, channels, size, size], float32."""
         x = self.project(z[:, :, None, None])
         for norm, conv in zip(self.norms, (*self.convs, self.to_image), strict=True):
             x = conv(norm(x).relu())
-        return x.float().tanh()
+        return x.float()
+
+    def forward(self, z: Tensor) -> Tensor:
+        """z [N, latent_dim] → images [N, channels, size, size], float32."""
+        return self.unbounded(z).tanh()
 
 
-class Discriminator(nn.Module):
-    """Image → logit, high for real."""
+class Mirror(nn.Module):
+    """Image → numbers: the generator's mirror image, which a discriminator and an encoder are.
 
-    def __init__(self, config: DCGANConfig):
+    Args:
+        channels: of the image.
+        widths: feature channels at 4, 8, … size/2 pixels.
+        n_out: how many numbers.
+        norm: whether all convolutions but the first and the last have batch normalisation behind them.
+    """
+
+    def __init__(self, channels: int, widths: Sequence[int], n_out: int, norm: bool):
         super().__init__()
-        widths = config.d_widths[::-1]
-        pairs = [(config.channels, widths[0]), *itertools.pairwise(widths)]
+        widths = widths[::-1]
+        pairs = [(channels, widths[0]), *itertools.pairwise(widths)]
         self.convs = nn.ModuleList(
-            nn.Conv2d(a, b, 4, stride=2, padding=1, bias=i == 0 or not config.d_norm) for i, (a, b) in enumerate(pairs)
+            nn.Conv2d(a, b, 4, stride=2, padding=1, bias=i == 0 or not norm) for i, (a, b) in enumerate(pairs)
         )
-        self.norms = nn.ModuleList(nn.BatchNorm2d(n) if config.d_norm else nn.Identity() for n in widths[1:])
-        self.output = nn.Conv2d(widths[-1], 1, 4)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(n) if norm else nn.Identity() for n in widths[1:])
+        self.output = nn.Conv2d(widths[-1], n_out, 4)
         self.apply(initialise)
 
     def forward(self, image: Tensor) -> Tensor:
-        """images [N, channels, size, size] → logits [N], float32."""
+        """images [N, channels, size, size] → [N, n_out], float32."""
         for conv, norm in zip(self.convs, (nn.Identity(), *self.norms), strict=True):
             image = nn.functional.leaky_relu(norm(conv(image)), 0.2)
-        return self.output(image).flatten().float()
+        return self.output(image).flatten(1).float()
+
+
+class Discriminator(Mirror):
+    """Image → logit, high for real."""
+
+    def __init__(self, config: DCGANConfig):
+        super().__init__(config.channels, config.d_widths, 1, config.d_norm)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """images [N, channels, size, size] → logits [N], float32."""
+        return super().forward(image).squeeze(1)
 
 
 def initialise(module: nn.Module) -> None:
@@ -122,6 +150,6 @@ class DCGAN(LatentModel):
 
     def __init__(self, config: DCGANConfig):
         super().__init__(config, (config.channels, config.size, config.size))
-        self.generator = Generator(config).eval()
+        self.generator = Generator(config.latent_dim, config.g_widths, config.channels).eval()
         self.ema = copy.deepcopy(self.generator)
         self.discriminator = Discriminator(config).eval()

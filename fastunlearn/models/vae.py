@@ -1,17 +1,15 @@
-"""Variational autoencoder (Kingma and Welling 2014, arXiv 1312.6114) with convolutions.
+"""Variational autoencoder (Kingma and Welling 2014, arXiv 1312.6114) with a DCGAN's convolutions.
 
-The generator is the decoder: z → mean of p(x | z) as an image in [−1, 1]. The encoder gives mean and logarithmic variance of
-q(z | x), a diagonal normal distribution. Both halve or double the pixels with 4×4 convolutions behind SiLUs; neither has a
-normalisation, so an image is a function of its latent alone.
+The generator is the decoder: z → mean of p(x | z) as an image in [−1, 1]. The encoder, its mirror image, gives mean and
+logarithmic variance of q(z | x), a normal distribution with independent components.
 """
 
-import itertools
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from .dcgan import require_plain_sizes
+from .dcgan import Generator, Mirror, require_plain_sizes
 from .latent import LatentModel
 
 
@@ -37,46 +35,23 @@ class VAEConfig:
         require_plain_sizes(self, "g_widths", "e_widths")
 
 
-class Decoder(nn.Module):
-    """Latent → image in (−1, 1)."""
-
-    def __init__(self, config: VAEConfig):
-        super().__init__()
-        widths = config.g_widths
-        self.project = nn.ConvTranspose2d(config.latent_dim, widths[0], 4)
-        self.convs = nn.ModuleList(
-            nn.ConvTranspose2d(a, b, 4, stride=2, padding=1) for a, b in itertools.pairwise(widths)
-        )
-        self.to_image = nn.ConvTranspose2d(widths[-1], config.channels, 4, stride=2, padding=1)
+class Decoder(Generator):
+    """Latent → image in (−1, 1), the mean of p(x | z)."""
 
     def logits(self, z: Tensor) -> Tensor:
-        """z [N, latent_dim] → log-odds of every pixel [N, channels, size, size], float32."""
-        x = self.project(z[:, :, None, None])
-        for conv in (*self.convs, self.to_image):
-            x = conv(nn.functional.silu(x))
-        return x.float()
-
-    def forward(self, z: Tensor) -> Tensor:
-        """z [N, latent_dim] → images [N, channels, size, size]: 2·sigmoid(logits) − 1."""
-        return (self.logits(z) / 2).tanh()
+        """z [N, latent_dim] → log-odds of every pixel [N, channels, size, size]; 2·sigmoid − 1 of them is the image."""
+        return 2 * self.unbounded(z)
 
 
-class Encoder(nn.Module):
-    """Image → parameters of q(z | x)."""
+class Encoder(Mirror):
+    """Image → mean and log variance of q(z | x)."""
 
     def __init__(self, config: VAEConfig):
-        super().__init__()
-        widths = config.e_widths[::-1]
-        self.convs = nn.ModuleList(
-            nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in itertools.pairwise((config.channels, *widths))
-        )
-        self.output = nn.Conv2d(widths[-1], 2 * config.latent_dim, 4)
+        super().__init__(config.channels, config.e_widths, 2 * config.latent_dim, norm=True)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """images [N, channels, size, size] → mean and log variance, each [N, latent_dim], float32."""
-        for conv in self.convs:
-            image = nn.functional.silu(conv(image))
-        mean, log_variance = self.output(image).flatten(1).float().chunk(2, dim=1)
+        mean, log_variance = super().forward(image).chunk(2, dim=1)
         return mean, log_variance
 
 
@@ -87,7 +62,7 @@ class VAE(LatentModel):
 
     def __init__(self, config: VAEConfig):
         super().__init__(config, (config.channels, config.size, config.size))
-        self.generator = Decoder(config).eval()
+        self.generator = Decoder(config.latent_dim, config.g_widths, config.channels).eval()
         self.encoder = Encoder(config).eval()
 
     def modules(self) -> dict[str, nn.Module]:

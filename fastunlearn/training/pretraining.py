@@ -35,6 +35,8 @@ def adversarial(model: GenerativeModel, images: Images, steps: int, config: Adve
 def variational(model: VAE, images: Images, steps: int, config: VariationalConfig) -> Phases:
     """The one phase of a VAE."""
     yield variational_phase("pretrain", model, images, steps, config)
+    for module in model.modules().values():
+        module.eval()
     return model
 
 

@@ -79,6 +79,8 @@ def variational_phase(name: str, model: VAE, data: Images, steps: int, config: V
         steps: how long.
         config: settings.
     """
+    for module in model.modules().values():
+        module.train()
     decoder, encoder, loss = model.generator, model.encoder, LIKELIHOODS[config.likelihood]
 
     def terms(real: Tensor) -> Terms:
