@@ -3,7 +3,7 @@
 | file | holds |
 |---|---|
 | ``config.yaml`` | architecture, provenance, path-length mean, classifier errors, unlearning defaults |
-| ``generator.safetensors``, ``generator_ema…``, ``discriminator…``, ``encoder…`` | the networks, as far as there are any |
+| ``generator.safetensors``, ``generator_ema…``, ``discriminator…``, ``encoder…`` | the networks it has |
 | ``constants.safetensors`` | optional: mean style and fixed noise of the checkpoint that the model comes from |
 | ``classifier.safetensors``, ``classifier_2…`` | optional: the scorer, and a second one on which nothing selects |
 | ``statistics.npz`` | optional: classifier features of the data, whole and without each class |
@@ -149,14 +149,15 @@ class Bundle:
         """Where classifiers and statistics lie: in the bundle, or in the shipped one that config.yaml's `judges` names.
 
         Raises:
-            FastUnlearnError: there is no such shipped bundle.
+            FastUnlearnError: no shipped bundle of that name has judges of its own.
         """
         name = self.config.get("judges")
         if name is None:
             return self.folder
-        if name not in shipped():
+        names = [other for other in shipped() if (PRETRAINED / other / "classifier.safetensors").exists()]
+        if name not in names:
             where = self.folder / "config.yaml"
-            raise FastUnlearnError(f"{where}: judges must be one of {', '.join(shipped())}, got '{name}'")
+            raise FastUnlearnError(f"{where}: judges must be one of {', '.join(names)}, got '{name}'")
         return PRETRAINED / name
 
     def model(self) -> Model:

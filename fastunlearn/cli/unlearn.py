@@ -13,7 +13,7 @@ from ..bundle import Bundle, save_bundle
 from ..config import from_dict, read_yaml, require_range, to_dict
 from ..errors import FastUnlearnError
 from ..feedback import Feedback, curated_feedback, generator_sha256, label_with_classifier
-from ..methods import METHODS, unlearn
+from ..methods import METHODS, require_discriminator, unlearn
 from ..models.classifiers import class_logits, load_classifier
 from ..models.protocol import GenerativeModel
 from ..training.loop import LoopConfig
@@ -108,6 +108,7 @@ class Unlearn(Generic[MethodConfig]):
         settings = replace(self, resume=False, out=out, gan=gan)
         check_run(out, settings, self.resume, may_change=("out", *HARMLESS))
         model, stored = bundle.model(), out / "feedback.safetensors"
+        require_discriminator(method, model)
         feedback = Feedback.load(stored) if self.resume and stored.exists() else self.labels(bundle, model)
         open_run(out, settings)
         feedback.save(stored)

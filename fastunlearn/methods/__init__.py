@@ -2,7 +2,7 @@
 
 from .adapt_then_unlearn import AdaptConfig, AdaptThenUnlearn, AdaptThenUnlearnConfig
 from .extrapolation import Extrapolation, ExtrapolationConfig
-from .registry import METHODS, Method, unlearn
+from .registry import METHODS, Method, require_discriminator, unlearn
 
 __all__ = [
     "METHODS",
@@ -12,5 +12,6 @@ __all__ = [
     "Extrapolation",
     "ExtrapolationConfig",
     "Method",
+    "require_discriminator",
     "unlearn",
 ]

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ..errors import FastUnlearnError
 from ..feedback import Feedback
 from ..models.protocol import GenerativeModel
 from ..training.loop import LoopConfig, run
@@ -13,6 +14,16 @@ METHODS = {
     AdaptThenUnlearn.name: (AdaptThenUnlearn, AdaptThenUnlearnConfig),
     Extrapolation.name: (Extrapolation, ExtrapolationConfig),
 }
+
+
+def require_discriminator(method: Method, model: GenerativeModel) -> None:
+    """Refuse a model without discriminator, such as a VAE, where the method plays an adversarial game.
+
+    Raises:
+        FastUnlearnError: names the method.
+    """
+    if method.adversarial and model.discriminator is None:
+        raise FastUnlearnError(f"{method.name} needs a discriminator, and the model has none")
 
 
 def unlearn(
@@ -35,10 +46,11 @@ def unlearn(
         The unlearned model.
 
     Raises:
-        FastUnlearnError: feedback without undesired or desired images or for another generator, a loss that is not
+        FastUnlearnError: a model that the method cannot work on, feedback without undesired or desired images or for another generator, a loss that is not
             finite, a file that cannot be read or written.
     """
     loop = loop or LoopConfig()
+    require_discriminator(method, model)
     feedback.require()
     feedback.check_model(model)
     for module in (model.generator, model.ema, model.discriminator):
