@@ -42,10 +42,8 @@ class Convert:
         model, facts = self.read()
         of_model = next((name for name, module in FORMATS.items() if isinstance(model, module.MODEL)), None)
         wanted = self.format or (of_model if self.out.suffix == ".pt" else "bundle")
-        if of_model is None and wanted != "bundle":
-            raise FastUnlearnError(
-                f"{self.source}: no other project's format holds a {model.arch}; give --format bundle"
-            )
+        if wanted is None:
+            raise FastUnlearnError(f"{self.source}: no other project's format holds a {model.arch}; name a folder")
         if wanted == "bundle":
             save_bundle(model, self.out, facts)
         else:

@@ -46,8 +46,8 @@ def unlearn(
         The unlearned model.
 
     Raises:
-        FastUnlearnError: a model that the method cannot work on, feedback without undesired or desired images or for another generator, a loss that is not
-            finite, a file that cannot be read or written.
+        FastUnlearnError: a model that the method cannot work on, feedback without undesired or desired images or for
+            another generator, a loss that is not finite, a file that cannot be read or written.
     """
     loop = loop or LoopConfig()
     require_discriminator(method, model)

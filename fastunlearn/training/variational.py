@@ -52,7 +52,7 @@ def bernoulli_loss(logits: Tensor, images: Tensor) -> Tensor:
 
 
 def gaussian_loss(logits: Tensor, images: Tensor) -> Tensor:
-    """−log p(x | z) = D/2·(log(2π·σ²) + 1), where σ² is the mean squared error of the batch and D pixels an image, in nats.
+    """−log p(x | z) = D/2·(log(2π·σ²) + 1) for D pixels an image, σ² the mean squared error of the batch; in nats.
 
     With this σ², the likeliest of all, the sum of squares over 2σ² is D/2. Arguments and result as `bernoulli_loss`.
     """

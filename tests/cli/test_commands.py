@@ -20,24 +20,10 @@ TINY = (
     *("--size", 16, "--g-widths", 4, 4, 4, "--d-widths", 4, 4, 4, "--latent-dim", 4, "--style-dim", 4),
     *("--mapping-layers", 1, "--batch-size", 4, "--no-progress"),
 )
+SMALL = ("--size", 16, "--latent-dim", 4, "--g-widths", 4, 4)
 ARCHITECTURES = {
-    "dcgan": (
-        "--arch",
-        "dcgan",
-        "--size",
-        16,
-        "--g-widths",
-        4,
-        4,
-        "--d-widths",
-        4,
-        4,
-        "--latent-dim",
-        4,
-        "--r1-every",
-        2,
-    ),
-    "vae": ("--arch", "vae", "--size", 16, "--g-widths", 4, 4, "--e-widths", 4, 4, "--latent-dim", 4),
+    "dcgan": ("--arch", "dcgan", *SMALL, "--d-widths", 4, 4),
+    "vae": ("--arch", "vae", *SMALL, "--e-widths", 4, 4),
 }
 UNLEARN = ("unlearn", "adapt-then-unlearn")
 SHORT = (

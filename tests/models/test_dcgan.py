@@ -149,10 +149,6 @@ def test_the_average_has_the_statistics_of_the_generator(tmp_path):
     assert state_sha256(after.ema.state_dict()) != state_sha256(after.generator.state_dict())
 
 
-class Stop(Exception):
-    pass
-
-
 def test_stopped_and_resumed_it_ends_bit_for_bit_the_same(tmp_path, monkeypatch):
     from fastunlearn.training import loop as module
 
@@ -162,11 +158,11 @@ def test_stopped_and_resumed_it_ends_bit_for_bit_the_same(tmp_path, monkeypatch)
 
     def stopping(phase, optimizers, real, step, precision):
         if step == 5:
-            raise Stop
+            raise KeyboardInterrupt
         return advance(phase, optimizers, real, step, precision)
 
     monkeypatch.setattr(module, "advance", stopping)
-    with pytest.raises(Stop):
+    with pytest.raises(KeyboardInterrupt):
         train(tiny(), tmp_path / "stopped", steps=6, loop=config)
     monkeypatch.setattr(module, "advance", advance)
     resumed = train(tiny(), tmp_path / "stopped", steps=6, loop=config)

@@ -140,21 +140,17 @@ def test_training_lowers_the_loss_moves_everything_and_ends_in_evaluation_mode(t
         assert not module.training
 
 
-class Stop(Exception):
-    pass
-
-
 def test_stopped_and_resumed_it_ends_bit_for_bit_the_same(tmp_path, monkeypatch):
     whole = train(tiny(), tmp_path / "whole")
     advance = loop_module.advance
 
     def stopping(phase, optimizers, real, step, precision):
         if step == 5:
-            raise Stop
+            raise KeyboardInterrupt
         return advance(phase, optimizers, real, step, precision)
 
     monkeypatch.setattr(loop_module, "advance", stopping)
-    with pytest.raises(Stop):
+    with pytest.raises(KeyboardInterrupt):
         train(tiny(), tmp_path / "stopped")
     monkeypatch.setattr(loop_module, "advance", advance)
     resumed = train(tiny(), tmp_path / "stopped")
