@@ -3,11 +3,13 @@
 | file | holds |
 |---|---|
 | ``config.yaml`` | architecture, provenance, path-length mean, classifier errors, unlearning defaults |
-| ``generator.safetensors``, ``generator_ema…``, ``discriminator…`` | the networks |
+| ``generator.safetensors``, ``generator_ema…``, ``discriminator…``, ``encoder…`` | the networks it has |
 | ``constants.safetensors`` | optional: mean style and fixed noise of the checkpoint that the model comes from |
 | ``classifier.safetensors``, ``classifier_2…`` | optional: the scorer, and a second one on which nothing selects |
 | ``statistics.npz`` | optional: classifier features of the data, whole and without each class |
 | ``card.md`` | what people should know before they use it |
+
+Where config.yaml has ``judges: NAME``, classifiers and statistics are those of the shipped bundle of that name.
 """
 
 from collections.abc import Mapping
@@ -36,6 +38,11 @@ from .training.loop import LoopConfig
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 CONSTANTS = "constants.safetensors"
+
+
+def shipped() -> list[str]:
+    """Names of the bundles that come with the package."""
+    return sorted(path.parent.name for path in PRETRAINED.glob("*/config.yaml"))
 
 
 def load(name: str | Path, device: str | torch.device = "cpu") -> Model:
@@ -97,9 +104,9 @@ class Bundle:
 
     def __post_init__(self):
         if not self.is_checkpoint and not (self.folder / "config.yaml").is_file():
-            shipped = ", ".join(sorted(p.parent.name for p in PRETRAINED.glob("*/config.yaml"))) or "none"
             raise FastUnlearnError(
-                f"{self.name}: no such bundle; give a folder with a config.yaml, a checkpoint file or one of: {shipped}"
+                f"{self.name}: no such bundle; give a folder with a config.yaml, a checkpoint file or one of: "
+                f"{', '.join(shipped()) or 'none'}"
             )
 
     @property
@@ -135,7 +142,23 @@ class Bundle:
             raise FastUnlearnError(
                 f"{self.name}: a checkpoint has no classifier; give --classifier, or to unlearn --feedback"
             )
-        return self.folder / "classifier.safetensors"
+        return self.judges_folder / "classifier.safetensors"
+
+    @property
+    def judges_folder(self) -> Path:
+        """Where classifiers and statistics lie: in the bundle, or in the shipped one that config.yaml's `judges` names.
+
+        Raises:
+            FastUnlearnError: no shipped bundle of that name has judges of its own.
+        """
+        name = self.config.get("judges")
+        if name is None:
+            return self.folder
+        names = [other for other in shipped() if (PRETRAINED / other / "classifier.safetensors").exists()]
+        if name not in names:
+            where = self.folder / "config.yaml"
+            raise FastUnlearnError(f"{where}: judges must be one of {', '.join(names)}, got '{name}'")
+        return PRETRAINED / name
 
     def model(self) -> Model:
         """The networks."""
@@ -183,7 +206,7 @@ class Bundle:
             FastUnlearnError: the bundle has no classifier, or a file is damaged.
         """
         classifier = self.classifier
-        second, statistics = (self.folder / name for name in ("classifier_2.safetensors", "statistics.npz"))
+        second, statistics = (self.judges_folder / name for name in ("classifier_2.safetensors", "statistics.npz"))
         return Judges(
             classifier=load_classifier(classifier),
             classifier_errors=read_classifier_error(classifier),

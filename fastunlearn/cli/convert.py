@@ -40,8 +40,10 @@ class Convert:
         if self.out.exists():
             raise FastUnlearnError(f"{self.out}: exists already; give another OUT")
         model, facts = self.read()
-        of_model = next(name for name, module in FORMATS.items() if isinstance(model, module.MODEL))
+        of_model = next((name for name, module in FORMATS.items() if isinstance(model, module.MODEL)), None)
         wanted = self.format or (of_model if self.out.suffix == ".pt" else "bundle")
+        if wanted is None:
+            raise FastUnlearnError(f"{self.source}: no other project's format holds a {model.arch}; name a folder")
         if wanted == "bundle":
             save_bundle(model, self.out, facts)
         else:

@@ -41,7 +41,7 @@ class Inspect:
         yield "format", form
         yield "architecture", model.arch
         yield "images", " x ".join(map(str, model.image_shape))
-        widths = {"g_widths": "generator", "d_widths": "discriminator"}
+        widths = {"g_widths": "generator", "d_widths": "discriminator", "e_widths": "encoder"}
         for field in dataclasses.fields(model.config):
             value = getattr(model.config, field.name)
             network = widths.get(field.name)

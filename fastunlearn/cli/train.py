@@ -1,46 +1,67 @@
-"""``fastunlearn train``: a StyleGAN2 from scratch."""
+"""``fastunlearn train``: a model from scratch."""
 
+import argparse
 import math
 import time
-from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import torch
 
 from .. import data
 from ..bundle import save_bundle
 from ..config import require_range
-from ..models.stylegan2 import StyleGAN2, StyleGAN2Config
-from ..training.adversarial import AdversarialConfig, Networks, adversarial_phase
-from ..training.loop import Images, LoopConfig, Phase, run
+from ..errors import FastUnlearnError
+from ..models.registry import ARCHITECTURES
+from ..training.loop import Images, LoopConfig, run
+from ..training.pretraining import PRETRAINING
 from ..training.record import HARMLESS, check_run, environment, open_run
+from .flags import parse_flags
+
+Sizes, Recipe = TypeVar("Sizes"), TypeVar("Recipe")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train:
-    """Train a StyleGAN2 and write it as a bundle to OUT/bundle.
+class Train(Generic[Sizes, Recipe]):
+    """Train a StyleGAN2, a DCGAN or a VAE and write it as a bundle to OUT/bundle.
 
     Attributes:
+        arch: stylegan2, dcgan or vae; with --help, whose options to show.
         data: mnist, digits, or a folder of images.
         out: folder of the run: config, metrics, TensorBoard events, sample grids, checkpoints, bundle.
-        steps: training steps of both players.
+        steps: training steps.
         resume: continue the run in OUT from its last checkpoint; one that has not ended may be given other --steps.
         model: the networks.
         game: the losses and optimisers.
         loop: how to run.
     """
 
+    arch: str = "stylegan2"
     data: str
     out: Path
     steps: int
     resume: bool = False
-    model: StyleGAN2Config = field(default_factory=StyleGAN2Config)
-    game: AdversarialConfig = field(default_factory=AdversarialConfig)
+    model: Sizes
+    game: Recipe
     loop: LoopConfig = field(default_factory=LoopConfig)
 
     def __post_init__(self) -> None:
         require_range(self, steps=(0, math.inf))
+
+    @classmethod
+    def parse(cls, arguments: list[str], prog: str) -> "Train":
+        """Flags, of which --arch says what the others are.
+
+        Raises:
+            FastUnlearnError: no such architecture, or a setting that it does not have.
+        """
+        chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        chosen.add_argument("--arch", nargs="?", default=cls.arch)
+        arch = chosen.parse_known_args(arguments)[0].arch
+        if arch not in PRETRAINING:
+            raise FastUnlearnError(f"{prog}: --arch must be one of {', '.join(PRETRAINING)}, got '{arch}'")
+        return parse_flags(cls[ARCHITECTURES[arch][1], PRETRAINING[arch][0]], prog, arguments)
 
     def run(self) -> None:
         """Do it."""
@@ -49,15 +70,10 @@ class Train:
         check_run(self.out, settings, self.resume, may_change=("out", "steps", *HARMLESS))
         open_run(self.out, settings)
         torch.manual_seed(self.loop.seed)
-        model = StyleGAN2(self.model)
+        model = ARCHITECTURES[self.arch][0](self.model)
+        phases = PRETRAINING[self.arch][1](model, Images(len(images), images.batch), self.steps, self.game)
         start = time.monotonic()
-        model = run(self.phases(model, Images(len(images), images.batch)), self.out, self.loop)
+        model = run(phases, self.out, self.loop)
         facts = {"training": {"data": self.data, "steps": self.steps, "seed": self.loop.seed, **environment()}}
         save_bundle(model, self.out / "bundle", facts)
         print(f"{self.out / 'bundle'}: {self.steps} steps, {time.monotonic() - start:.0f} s in this process")
-
-    def phases(self, model: StyleGAN2, images: Images) -> Generator[Phase, None, StyleGAN2]:
-        """The one phase of pre-training."""
-        networks = Networks(model, model.generator)
-        yield adversarial_phase("pretrain", networks, images, self.steps, self.game)
-        return networks.model

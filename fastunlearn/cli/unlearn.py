@@ -13,7 +13,7 @@ from ..bundle import Bundle, save_bundle
 from ..config import from_dict, read_yaml, require_range, to_dict
 from ..errors import FastUnlearnError
 from ..feedback import Feedback, curated_feedback, generator_sha256, label_with_classifier
-from ..methods import METHODS, unlearn
+from ..methods import METHODS, require_discriminator, unlearn
 from ..models.classifiers import class_logits, load_classifier
 from ..models.protocol import GenerativeModel
 from ..training.loop import LoopConfig
@@ -112,6 +112,7 @@ class Unlearn(Generic[MethodConfig]):
         settings = replace(self, resume=False, out=out, gan=gan)
         check_run(out, settings, self.resume, may_change=("out", *HARMLESS))
         model = bundle.model()
+        require_discriminator(method, model)
         stored = [out / f"{name}.safetensors" for name in names(len(self.source.feedback) or 1)]
         if self.resume and all(path.exists() for path in stored):
             feedback = [Feedback.load(path) for path in stored]

@@ -3,7 +3,7 @@
 from .adapt_then_unlearn import AdaptConfig, AdaptThenUnlearn, AdaptThenUnlearnConfig
 from .extrapolation import Extrapolation, ExtrapolationConfig
 from .feature_unlearn import FeatureUnlearn, FeatureUnlearnConfig
-from .registry import METHODS, Method, unlearn
+from .registry import METHODS, Method, require_discriminator, unlearn
 
 __all__ = [
     "METHODS",
@@ -15,5 +15,6 @@ __all__ = [
     "FeatureUnlearn",
     "FeatureUnlearnConfig",
     "Method",
+    "require_discriminator",
     "unlearn",
 ]

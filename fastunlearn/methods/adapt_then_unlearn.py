@@ -93,6 +93,7 @@ class AdaptThenUnlearn:
     """Stage 1: k generators learn the undesired images. Stage 2: the generator learns the desired ones, repelled."""
 
     name = "adapt-then-unlearn"
+    adversarial = True  # needs a discriminator
 
     def __init__(self, config: AdaptThenUnlearnConfig | None = None):
         self.config = config or AdaptThenUnlearnConfig()

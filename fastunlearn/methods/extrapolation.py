@@ -33,6 +33,7 @@ class Extrapolation:
     """Adapt as Adapt-then-Unlearn does, then move the averaged generator along the line, without any training."""
 
     name = "extrapolation"
+    adversarial = True  # needs a discriminator
 
     def __init__(self, config: ExtrapolationConfig | None = None):
         self.config = config or ExtrapolationConfig()

@@ -82,6 +82,7 @@ class FeatureUnlearn:
     """g learns f's images, of moved latents where the feature shows and of the same latents where it does not."""
 
     name = "feature-unlearn"
+    adversarial = False
 
     def __init__(self, config: FeatureUnlearnConfig | None = None):
         self.config = config or FeatureUnlearnConfig()

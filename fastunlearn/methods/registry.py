@@ -19,6 +19,16 @@ METHODS = {
 }
 
 
+def require_discriminator(method: Method, model: GenerativeModel) -> None:
+    """Refuse a model without discriminator, such as a VAE, where the method plays an adversarial game.
+
+    Raises:
+        FastUnlearnError: names the method.
+    """
+    if method.adversarial and model.discriminator is None:
+        raise FastUnlearnError(f"{method.name} needs a discriminator, and the model has none")
+
+
 def unlearn(
     model: GenerativeModel,
     method: Method,
@@ -39,10 +49,11 @@ def unlearn(
         The unlearned model.
 
     Raises:
-        FastUnlearnError: feedback without undesired or desired images or for another generator, a loss that is not
-            finite, a file that cannot be read or written.
+        FastUnlearnError: a model that the method cannot work on, feedback without undesired or desired images or for
+            another generator, a loss that is not finite, a file that cannot be read or written.
     """
     loop = loop or LoopConfig()
+    require_discriminator(method, model)
     several = [feedback] if isinstance(feedback, Feedback) else list(feedback)
     if len(several) != 1 and not (several and isinstance(method, FeatureUnlearn)):
         raise FastUnlearnError(f"{method.name} takes one feedback, got {len(several)}")

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 class GenerativeModel(Protocol):
     """A trained generator with, if it has them, its discriminator and its averaged weights.
 
+    Networks to which it matters are in evaluation mode; whoever trains them switches it, on a copy.
+
     Any ``nn.Module`` generator joins with an adapter of this shape; ``docs/examples/mixture_of_gaussians.py`` is one.
 
     Attributes:

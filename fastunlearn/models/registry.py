@@ -1,10 +1,14 @@
 """Every architecture by its name in a bundle's config.yaml."""
 
+from .dcgan import DCGAN, DCGANConfig
 from .lucidrains import Lucidrains, LucidrainsConfig
 from .stylegan2 import StyleGAN2, StyleGAN2Config
+from .vae import VAE, VAEConfig
 
-Model = StyleGAN2 | Lucidrains
+Model = StyleGAN2 | Lucidrains | DCGAN | VAE
 ARCHITECTURES = {
     StyleGAN2.arch: (StyleGAN2, StyleGAN2Config),
     Lucidrains.arch: (Lucidrains, LucidrainsConfig),
+    DCGAN.arch: (DCGAN, DCGANConfig),
+    VAE.arch: (VAE, VAEConfig),
 }

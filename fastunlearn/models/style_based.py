@@ -6,13 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .latent import LatentModel
 
-class StyleBased:
+
+class StyleBased(LatentModel):
     """The `GenerativeModel` of a generator with `mapping`, `synthesis`, `mix` and `seeded_noise`.
 
-    `path_length_mean` is the running mean of the path-length regulariser where training stopped. The generator's
-    `mean_style` and `fixed_noise` are a checkpoint's, or None. A model from a checkpoint without discriminator has None
-    for it.
+    The generator's `mean_style` and `fixed_noise` are a checkpoint's, or None. A model from a checkpoint without
+    discriminator has None for it.
 
     Args:
         config: size of the networks.
@@ -21,31 +22,11 @@ class StyleBased:
         image_shape: (C, H, W).
     """
 
-    arch: str
-
     def __init__(self, config: Any, generator: nn.Module, discriminator: nn.Module, image_shape: tuple[int, int, int]):
-        self.config = config
+        super().__init__(config, image_shape)
         self.generator = generator.to(memory_format=torch.channels_last)
         self.ema = copy.deepcopy(self.generator)
-        self.discriminator: nn.Module | None = discriminator.to(memory_format=torch.channels_last)
-        self.latent_dim = config.latent_dim
-        self.image_shape = image_shape
-        self.path_length_mean = 0.0
-
-    def modules(self) -> dict[str, nn.Module]:
-        """The networks by the name under which they are stored."""
-        networks = {"generator": self.generator, "generator_ema": self.ema, "discriminator": self.discriminator}
-        return {name: network for name, network in networks.items() if network is not None}
-
-    def to(self, device: torch.device | str) -> "StyleBased":
-        """Move all networks; returns self."""
-        for module in self.modules().values():
-            module.to(device)
-        return self
-
-    def sample_latents(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """n latents [n, latent_dim] from N(0, 1), on the CPU so that a seed means the same everywhere."""
-        return torch.randn(n, self.latent_dim, generator=generator)
+        self.discriminator = discriminator.to(memory_format=torch.channels_last)
 
     @torch.no_grad()
     def generate(

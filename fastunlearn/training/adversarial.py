@@ -74,6 +74,10 @@ class Networks:
         for trained in (self.generator, self.ema):
             if hasattr(trained, "mean_style"):
                 trained.mean_style = None  # training moves it: what a checkpoint has tracked is of its own weights
+        for network in (self.generator, self.discriminator):
+            if network is not None:
+                network.train()
+        self.ema.eval()
         self.path_length = PathLength()
         self.path_length.mean.fill_(getattr(model, "path_length_mean", 0.0))
 

@@ -39,12 +39,24 @@ def gan(tmp_path_factory):
     sizes = {"size": 8, "latent_dim": 4, "style_dim": 4, "mapping_layers": 1, "g_widths": (4, 4), "d_widths": (4, 4)}
     model = StyleGAN2(StyleGAN2Config(**sizes))
     save_bundle(model, folder / "bundle", {})
-    images = model.generate(model.sample_latents(400))
-    threshold = images.mean(dim=(1, 2, 3)).median().item()
-    script(Brightness(threshold), folder / "classifier.pt")
+    threshold = split_in_halves(model, folder / "classifier.pt")
     script(Brightness(1e9), folder / "blind.pt")
     script(WithFeatures(threshold), folder / "with_features.pt", torch.jit.script)
     return folder
+
+
+def split_in_halves(model, path):
+    """Write a TorchScript classifier that takes the brighter half of a model's images for class 1; where it splits."""
+    images = model.generate(model.sample_latents(400))
+    threshold = images.mean(dim=(1, 2, 3)).median().item()
+    script(Brightness(threshold), path)
+    return threshold
+
+
+@pytest.fixture
+def halving():
+    """`split_in_halves`, for models of a test's own."""
+    return split_in_halves
 
 
 def script(module, path, compile=lambda module: torch.jit.trace(module, torch.zeros(2, 1, 8, 8))):

@@ -10,14 +10,22 @@ import torch
 from PIL import Image
 
 from fastunlearn import diagnosis
-from fastunlearn.bundle import load
+from fastunlearn.bundle import load, save_bundle
 from fastunlearn.evaluation import Report, save_images
 from fastunlearn.files import file_sha256, state_sha256
+from fastunlearn.models.dcgan import DCGAN, DCGANConfig
+from fastunlearn.models.vae import VAE, VAEConfig
+from fastunlearn.training import loop
 
 TINY = (
     *("--size", 16, "--g-widths", 4, 4, 4, "--d-widths", 4, 4, 4, "--latent-dim", 4, "--style-dim", 4),
     *("--mapping-layers", 1, "--batch-size", 4, "--no-progress"),
 )
+SMALL = ("--size", 16, "--latent-dim", 4, "--g-widths", 4, 4)
+ARCHITECTURES = {
+    "dcgan": ("--arch", "dcgan", *SMALL, "--d-widths", 4, 4),
+    "vae": ("--arch", "vae", *SMALL, "--e-widths", 4, 4),
+}
 UNLEARN = ("unlearn", "adapt-then-unlearn")
 SHORT = (
     *("--n-feedback", 40, "--min-undesired", 3, "--n-adapted", 1, "--adapt-steps", 2, "--unlearn-steps", 2),
@@ -53,6 +61,84 @@ def test_train_on_digits_and_sample(cli, tmp_path):
     assert (tmp_path / "t/grid.png").read_bytes() == first
     cli("sample", "--gan", tmp_path / "run/bundle", "--n", 5, "--seed", 1, "--out", tmp_path / "u")
     assert (tmp_path / "u/grid.png").read_bytes() != first
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_train_another_architecture_interrupted_and_resumed_then_sample(cli, tmp_path, monkeypatch, arch):
+    pytest.importorskip("sklearn")
+    steps = ("--steps", 6, "--batch-size", 4, "--checkpoint-every", 2, "--grid-every", 3, "--no-progress")
+    flags = ("train", "--data", "digits", *ARCHITECTURES[arch], *steps)
+    assert cli(*flags, "--out", tmp_path / "whole")[0] == 0
+    advance = loop.advance
+
+    def interrupted(phase, optimizers, real, step, precision):
+        if step == 5:
+            raise KeyboardInterrupt
+        return advance(phase, optimizers, real, step, precision)
+
+    monkeypatch.setattr(loop, "advance", interrupted)
+    assert cli(*flags, "--out", tmp_path / "run")[0] == 130
+    assert not (tmp_path / "run/bundle").exists()
+    monkeypatch.setattr(loop, "advance", advance)
+    assert cli(*flags, "--out", tmp_path / "run", "--resume")[0] == 0
+    weights = sorted(path.name for path in (tmp_path / "whole/bundle").glob("*.safetensors"))
+    assert weights == sorted(f"{name}.safetensors" for name in load(tmp_path / "run/bundle").modules())
+    for name in weights:
+        assert (tmp_path / "run/bundle" / name).read_bytes() == (tmp_path / "whole/bundle" / name).read_bytes(), name
+    assert (tmp_path / "run/samples/pretrain-000006.png").exists()
+    assert f"arch: {arch}\n" in (tmp_path / "run/bundle/config.yaml").read_text()
+
+    for out, more in (("s", ()), ("t", ()), ("u", ("--truncation", 0.5))):
+        assert cli("sample", "--gan", tmp_path / "run/bundle", "--n", 5, "--out", tmp_path / out, *more)[0] == 0
+    first, again, typical = ((tmp_path / out / "grid.png").read_bytes() for out in "stu")
+    assert first == again != typical
+
+
+def test_architectures_have_their_own_flags(cli, capsys, tmp_path):
+    train = ("train", "--data", "digits", "--out", tmp_path / "run", "--steps", 1)
+    assert "--arch must be one of stylegan2, dcgan, vae, got 'vea'" in error_line(cli(*train, "--arch", "vea"))
+    assert "unknown option '--style-dim'" in error_line(cli(*train, "--arch", "vae", "--style-dim", 4))
+    assert "unknown option '--likelihood'" in error_line(cli(*train, "--likelihood", "gaussian"))
+    assert "beta must be in [0, inf], got -1" in error_line(cli(*train, "--arch", "vae", "--beta", -1))
+    assert not (tmp_path / "run").exists()
+    for arch, flag in (("stylegan2", "--mapping-layers"), ("dcgan", "--d-norm"), ("vae", "--likelihood")):
+        with pytest.raises(SystemExit) as stop:
+            cli("train", "--arch", arch, "--help")
+        assert stop.value.code == 0
+        assert flag in capsys.readouterr().out
+
+
+def test_another_architecture_does_not_resume_a_run(cli, tmp_path):
+    pytest.importorskip("sklearn")
+    flags = ("train", "--data", "digits", "--out", tmp_path / "run", "--steps", 0, "--no-progress")
+    assert cli(*flags, *ARCHITECTURES["vae"])[0] == 0
+    assert "cannot resume with arch = dcgan, it was started with vae" in error_line(
+        cli(*flags, *ARCHITECTURES["dcgan"], "--resume")
+    )
+
+
+def test_adapt_then_unlearn_refuses_a_vae_and_leaves_the_folder_free(gan, cli, tmp_path):
+    torch.manual_seed(0)
+    save_bundle(VAE(VAEConfig(size=8, latent_dim=4, g_widths=(4,), e_widths=(4,))), tmp_path / "vae", {})
+    source = ("--gan", tmp_path / "vae", "--forget", 1, "--classifier", gan / "classifier.pt")
+    for method in ("adapt-then-unlearn", "extrapolation"):
+        line = error_line(cli("unlearn", method, *source, "--out", tmp_path / "run"))
+        assert f"{method} needs a discriminator, and the model has none" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_unlearn_a_dcgan_then_evaluate(halving, cli, tmp_path):
+    torch.manual_seed(0)
+    model = DCGAN(DCGANConfig(size=8, latent_dim=4, g_widths=(4,), d_widths=(4,)))
+    save_bundle(model, tmp_path / "dcgan", {})
+    halving(model, tmp_path / "classifier.pt")
+    judge = ("--classifier", tmp_path / "classifier.pt")
+    source = ("--gan", tmp_path / "dcgan", "--forget", 1, "--out", tmp_path / "run", *judge)
+    assert "set path to 0" in error_line(cli(*UNLEARN, *source[:-4], "--out", tmp_path / "styles", *judge, *SHORT))
+    assert cli(*UNLEARN, *source, *SHORT, "--path", 0)[0] == 0
+    code, text, err = cli("evaluate", tmp_path / "run", "--n", 60, *judge, "--no-progress")
+    assert (code, err) == (0, "")
+    assert "PUL" in text
 
 
 def test_train_on_a_colour_folder_and_resume_gives_the_same(cli, tmp_path):
@@ -134,7 +220,7 @@ def test_unknown_option_command_method_and_bundle(gan, cli, tmp_path):
         cli(*base, "--unlearn-step", 3)
     )
     assert "unknown command 'unlern'" in error_line(cli("unlern"))
-    assert "METHOD must be one of adapt-then-unlearn, extrapolation, got 'forget'" in error_line(
+    assert "METHOD must be one of adapt-then-unlearn, extrapolation, feature-unlearn, got 'forget'" in error_line(
         cli("unlearn", "forget")
     )
     assert "nowhere: no such bundle" in error_line(cli("sample", "--gan", "nowhere", "--out", tmp_path / "s"))

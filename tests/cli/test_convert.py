@@ -4,8 +4,10 @@ import torch
 from fastunlearn.bundle import load, save_bundle
 from fastunlearn.files import state_sha256
 from fastunlearn.models.checkpoints import load_checkpoint, save_checkpoint
+from fastunlearn.models.dcgan import DCGAN, DCGANConfig
 from fastunlearn.models.lucidrains import Lucidrains, LucidrainsConfig
 from fastunlearn.models.stylegan2 import StyleGAN2, StyleGAN2Config
+from fastunlearn.models.vae import VAE, VAEConfig
 
 SHORT = ("--n-feedback", 40, "--min-undesired", 3, "--n-adapted", 1, "--adapt-steps", 1, "--unlearn-steps", 1)
 SHORT = (*SHORT, "--repulsion", "nl2", "--gamma", 0.01, "--batch-size", 4, "--no-progress")
@@ -160,3 +162,32 @@ def test_inspect_something_else(cli, tmp_path):
     save_bundle(StyleGAN2(StyleGAN2Config(size=8, g_widths=(2, 2), d_widths=(2, 2))), tmp_path / "b", {})
     (tmp_path / "b/constants.safetensors").write_text("hello")
     assert "not a readable safetensors file" in error_line(cli("inspect", tmp_path / "b"))
+
+
+@pytest.mark.parametrize(
+    ("model", "lines"),
+    [
+        (
+            VAE(VAEConfig(size=8, latent_dim=4, g_widths=(5,), e_widths=(6,))),
+            ("encoder widths        4: 6", "encoder sha256"),
+        ),
+        (
+            DCGAN(DCGANConfig(size=8, latent_dim=4, g_widths=(5,), d_widths=(6,))),
+            ("discriminator widths  4: 6", "d norm"),
+        ),
+    ],
+    ids=["vae", "dcgan"],
+)
+def test_architectures_that_no_other_project_has(cli, tmp_path, model, lines):
+    save_bundle(model, tmp_path / "b", {})
+    code, out, _ = cli("inspect", tmp_path / "b")
+    assert code == 0
+    for line in (f"architecture          {model.arch}", "generator widths      4: 5", *lines):
+        assert f"\n{line}" in out
+    assert "no other project's format holds" in error_line(cli("convert", tmp_path / "b", tmp_path / "x.pt"))
+    line = error_line(cli("convert", tmp_path / "b", tmp_path / "x.pt", "--format", "nvidia"))
+    assert f"nvidia's checkpoints hold a stylegan2, no {model.arch}" in line
+    assert not (tmp_path / "x.pt").exists()
+    assert cli("convert", tmp_path / "b", tmp_path / "copy")[0] == 0
+    for name, module in model.modules().items():
+        assert state_sha256(load(tmp_path / "copy").modules()[name].state_dict()) == state_sha256(module.state_dict())

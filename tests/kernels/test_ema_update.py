@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from fastunlearn.kernels.ema_update import IMPLEMENTATIONS, ema_update
 from list_update import ListUpdate, make
+
+from fastunlearn.kernels.ema_update import IMPLEMENTATIONS, ema_update
 
 
 class TestEmaUpdate(ListUpdate):

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from fastunlearn.kernels.fisher_accumulate import IMPLEMENTATIONS, fisher_accumulate
 from list_update import ListUpdate
+
+from fastunlearn.kernels.fisher_accumulate import IMPLEMENTATIONS, fisher_accumulate
 
 
 class TestFisherAccumulate(ListUpdate):

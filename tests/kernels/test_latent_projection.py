@@ -4,7 +4,6 @@ import itertools
 
 import pytest
 import torch
-from fastunlearn.kernels.latent_projection import IMPLEMENTATIONS, latent_projection
 from harness import (
     DTYPES,
     LAYOUTS,
@@ -16,6 +15,8 @@ from harness import (
     gradients_agree,
     unwritten_is_nan,
 )
+
+from fastunlearn.kernels.latent_projection import IMPLEMENTATIONS, latent_projection
 
 REFERENCE = IMPLEMENTATIONS["reference"]
 FORMS = ["paper", "exact", "margin"]

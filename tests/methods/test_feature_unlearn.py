@@ -241,7 +241,9 @@ def test_parts_of_the_objective_can_be_left_out():
     assert list(losses(image, aim, shown, config)) == ["unlearn"]
 
 
-@pytest.mark.parametrize(("side", "scales"), [(11, 1), (20, 1), (21, 2), (32, 2), (64, 3), (128, 4), (161, 5), (256, 5)])
+@pytest.mark.parametrize(
+    ("side", "scales"), [(11, 1), (20, 1), (21, 2), (32, 2), (64, 3), (128, 4), (161, 5), (256, 5)]
+)
 def test_scales_of_ms_ssim_that_fit(side, scales):
     rng = torch.Generator().manual_seed(0)
     image, aim = (torch.rand(2, 1, side, side, generator=rng) * 2 - 1 for _ in range(2))

@@ -1,0 +1,48 @@
+"""How each architecture is trained from scratch: the settings of its loss, and the phase that minimises it."""
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any
+
+from ..models.dcgan import DCGAN
+from ..models.protocol import GenerativeModel
+from ..models.stylegan2 import StyleGAN2
+from ..models.vae import VAE
+from .adversarial import AdversarialConfig, Networks, adversarial_phase
+from .loop import Images, Phase
+from .variational import VariationalConfig, variational_phase
+
+Phases = Generator[Phase, None, GenerativeModel]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DCGANGame(AdversarialConfig):
+    """The game's settings with a DCGAN's defaults: no styles, hence no path length and no mixing."""
+
+    batch_size: int = 64
+    r1: float = 1.0
+    path: float = 0.0
+    mixing: float = 0.0
+
+
+def adversarial(model: GenerativeModel, images: Images, steps: int, config: AdversarialConfig) -> Phases:
+    """The one phase of a GAN."""
+    networks = Networks(model, model.generator)
+    yield adversarial_phase("pretrain", networks, images, steps, config)
+    return networks.model
+
+
+def variational(model: VAE, images: Images, steps: int, config: VariationalConfig) -> Phases:
+    """The one phase of a VAE."""
+    yield variational_phase("pretrain", model, images, steps, config)
+    for module in model.modules().values():
+        module.eval()
+    return model
+
+
+PRETRAINING: dict[str, tuple[type, Callable[[Any, Images, int, Any], Phases]]] = {
+    StyleGAN2.arch: (AdversarialConfig, adversarial),
+    DCGAN.arch: (DCGANGame, adversarial),
+    VAE.arch: (VariationalConfig, variational),
+}
+"""Settings and phases by architecture; `models.registry.ARCHITECTURES` has the networks and their sizes."""
