@@ -5,9 +5,9 @@ import sys
 import pytest
 import torch
 from developer_build import ROOT
+from fastunlearn.kernels import registry
 
 from fastunlearn import diagnosis
-from fastunlearn.kernels import registry
 
 
 @pytest.fixture

@@ -2,6 +2,9 @@ import itertools
 
 import pytest
 import torch
+from fastunlearn.kernels.bias_act import IMPLEMENTATIONS, bias_act
+from fastunlearn.kernels.bias_act.op import ACTIVATIONS
+from fastunlearn.kernels.bias_act.reference import pack_signs
 from harness import (
     DTYPES,
     LAYOUTS,
@@ -13,10 +16,6 @@ from harness import (
     gradients_agree,
     unwritten_is_nan,
 )
-
-from fastunlearn.kernels.bias_act import IMPLEMENTATIONS, bias_act
-from fastunlearn.kernels.bias_act.op import ACTIVATIONS
-from fastunlearn.kernels.bias_act.reference import pack_signs
 
 REFERENCE = IMPLEMENTATIONS["reference"]
 SHAPES = [(2, 3, 5, 7), (1, 1, 1, 1), (3, 17, 1, 1), (2, 16, 8, 8), (4, 5), (0, 3, 4, 4), (2, 40, 3), (300, 8, 1, 2)]

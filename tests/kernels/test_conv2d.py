@@ -3,6 +3,8 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
+from fastunlearn.kernels.conv2d import IMPLEMENTATIONS, TRANSPOSED_IMPLEMENTATIONS, conv2d, conv_transpose2d, op
+from fastunlearn.kernels.conv2d.reference import winograd_conv2d_reference
 from harness import (
     LAYOUTS,
     Margins,
@@ -13,9 +15,6 @@ from harness import (
     gradients_agree,
     unwritten_is_nan,
 )
-
-from fastunlearn.kernels.conv2d import IMPLEMENTATIONS, TRANSPOSED_IMPLEMENTATIONS, conv2d, conv_transpose2d, op
-from fastunlearn.kernels.conv2d.reference import winograd_conv2d_reference
 
 FUNCTIONS = {"conv2d": IMPLEMENTATIONS, "conv_transpose2d": TRANSPOSED_IMPLEMENTATIONS}
 OPTIONS = list(itertools.product((1, 2, 3), (0, 1)))

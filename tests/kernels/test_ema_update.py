@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from list_update import ListUpdate, make
-
 from fastunlearn.kernels.ema_update import IMPLEMENTATIONS, ema_update
+from list_update import ListUpdate, make
 
 
 class TestEmaUpdate(ListUpdate):

@@ -5,6 +5,9 @@ import warnings
 
 import pytest
 import torch
+from fastunlearn.kernels import registry
+from fastunlearn.kernels.ewc_penalty import IMPLEMENTATIONS, ewc_penalty
+from fastunlearn.kernels.ewc_penalty.op import _with_grad_reference
 from harness import (
     DTYPES,
     LAYOUTS,
@@ -17,10 +20,6 @@ from harness import (
     unwritten_is_nan,
 )
 from torch import Tensor
-
-from fastunlearn.kernels import registry
-from fastunlearn.kernels.ewc_penalty import IMPLEMENTATIONS, ewc_penalty
-from fastunlearn.kernels.ewc_penalty.op import _with_grad_reference
 
 SHAPES = [(5, 3), (7,), (), (1,), (0,), (2, 0, 3), (16, 8, 3, 3), (40_001,)]  # two block boundaries in the last
 OP = torch.ops.fastunlearn

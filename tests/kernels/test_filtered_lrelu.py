@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from fastunlearn.kernels.filtered_lrelu import IMPLEMENTATIONS, filtered_lrelu, op
 from harness import (
     DTYPES,
     LAYOUTS,
@@ -16,8 +17,6 @@ from harness import (
     on_device,
     unwritten_is_nan,
 )
-
-from fastunlearn.kernels.filtered_lrelu import IMPLEMENTATIONS, filtered_lrelu, op
 
 REFERENCE = IMPLEMENTATIONS["reference"]
 CUDA = ["cuda"] if torch.cuda.is_available() else []

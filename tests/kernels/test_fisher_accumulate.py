@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from list_update import ListUpdate
-
 from fastunlearn.kernels.fisher_accumulate import IMPLEMENTATIONS, fisher_accumulate
+from list_update import ListUpdate
 
 
 class TestFisherAccumulate(ListUpdate):

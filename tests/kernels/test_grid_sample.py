@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
+from fastunlearn.kernels.grid_sample import IMPLEMENTATIONS, grid_sample, op
 from harness import (
     DTYPES,
     LAYOUTS,
@@ -15,8 +16,6 @@ from harness import (
     gradients_agree,
     on_device,
 )
-
-from fastunlearn.kernels.grid_sample import IMPLEMENTATIONS, grid_sample, op
 
 REFERENCE = IMPLEMENTATIONS["reference"]
 WHERE = {"cpu": grid_sample}

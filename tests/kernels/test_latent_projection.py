@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from fastunlearn.kernels.latent_projection import IMPLEMENTATIONS, latent_projection
 from harness import (
     DTYPES,
     LAYOUTS,
@@ -15,8 +16,6 @@ from harness import (
     gradients_agree,
     unwritten_is_nan,
 )
-
-from fastunlearn.kernels.latent_projection import IMPLEMENTATIONS, latent_projection
 
 REFERENCE = IMPLEMENTATIONS["reference"]
 FORMS = ["paper", "exact", "margin"]

@@ -4,11 +4,10 @@ import functools
 
 import pytest
 import torch
-from harness import Margins, assert_deterministic, assert_matches, assert_within, gradients_agree
-
 from fastunlearn.kernels.matrix_sqrt import IMPLEMENTATIONS, matrix_sqrt
 from fastunlearn.kernels.matrix_sqrt import op as contract
 from fastunlearn.kernels.matrix_sqrt.reference import newton_schulz_reference
+from harness import Margins, assert_deterministic, assert_matches, assert_within, gradients_agree
 
 METHODS = ["eigh", "iteration"]
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]

@@ -4,10 +4,9 @@ import itertools
 
 import pytest
 import torch
-from harness import DTYPES, LAYOUTS, assert_compiles, assert_matches, derivatives, gradients_agree, on_device
-
 from fastunlearn.kernels.modulated_conv2d import op
 from fastunlearn.kernels.modulated_conv2d.op import IMPLEMENTATIONS, demodulation, modulated_conv2d, styled_conv2d
+from harness import DTYPES, LAYOUTS, assert_compiles, assert_matches, derivatives, gradients_agree, on_device
 
 REFERENCE = IMPLEMENTATIONS["reference"]
 WHERE = {"cpu": modulated_conv2d}

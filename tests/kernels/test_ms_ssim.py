@@ -5,6 +5,11 @@ import itertools
 
 import pytest
 import torch
+from fastunlearn.kernels.ms_ssim import IMPLEMENTATIONS as MS_SSIM
+from fastunlearn.kernels.ms_ssim import SSIM_IMPLEMENTATIONS as SSIM
+from fastunlearn.kernels.ms_ssim import ms_ssim, op, ssim
+from fastunlearn.kernels.ms_ssim.op import gaussian
+from fastunlearn.kernels.ms_ssim.reference import ms_ssim_backward_reference, ms_ssim_reference
 from harness import (
     DTYPES,
     LAYOUTS,
@@ -16,12 +21,6 @@ from harness import (
     gradients_agree,
     unwritten_is_nan,
 )
-
-from fastunlearn.kernels.ms_ssim import IMPLEMENTATIONS as MS_SSIM
-from fastunlearn.kernels.ms_ssim import SSIM_IMPLEMENTATIONS as SSIM
-from fastunlearn.kernels.ms_ssim import ms_ssim, op, ssim
-from fastunlearn.kernels.ms_ssim.op import gaussian
-from fastunlearn.kernels.ms_ssim.reference import ms_ssim_backward_reference, ms_ssim_reference
 
 
 def _both(implementation):

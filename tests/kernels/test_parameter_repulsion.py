@@ -7,6 +7,16 @@ import warnings
 import pytest
 import torch
 import torch.nn.functional as F
+from fastunlearn.kernels.parameter_repulsion import (
+    IMPLEMENTATIONS,
+    AnchorMean,
+    RepulsionUnderflowWarning,
+    largest_alpha,
+    parameter_repulsion,
+    squared_distance,
+    tensor_mse_weights,
+)
+from fastunlearn.kernels.parameter_repulsion.op import _with_grad_reference
 from harness import (
     DTYPES,
     LAYOUTS,
@@ -19,17 +29,6 @@ from harness import (
     unwritten_is_nan,
 )
 from torch import Tensor
-
-from fastunlearn.kernels.parameter_repulsion import (
-    IMPLEMENTATIONS,
-    AnchorMean,
-    RepulsionUnderflowWarning,
-    largest_alpha,
-    parameter_repulsion,
-    squared_distance,
-    tensor_mse_weights,
-)
-from fastunlearn.kernels.parameter_repulsion.op import _with_grad_reference
 
 KINDS = ["il2", "nl2", "el2"]
 SHAPES = [(5, 3), (7,), (), (1,), (0,), (2, 0, 3), (16, 8, 3, 3), (40_001,)]  # two block boundaries in the last

@@ -7,14 +7,14 @@ import warnings
 import pytest
 import torch
 from developer_build import ROOT
-from interpreted import INTERPRETABLE, NEEDED, interpreted_ops, interpreting
-
-import fastunlearn.ops  # noqa: F401 (declares all ops)
 from fastunlearn.kernels import registry
 from fastunlearn.kernels.bias_act import IMPLEMENTATIONS as BIAS_ACT
 from fastunlearn.kernels.bias_act import bias_act
 from fastunlearn.kernels.ewc_penalty import IMPLEMENTATIONS as EWC_PENALTY
 from fastunlearn.kernels.ewc_penalty import ewc_penalty
+from interpreted import INTERPRETABLE, NEEDED, interpreted_ops, interpreting
+
+import fastunlearn.ops  # noqa: F401 (declares all ops)
 
 WITHOUT_CUDA = "the extension was built without a cuda kernel of this op"
 

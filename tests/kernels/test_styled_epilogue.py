@@ -2,6 +2,9 @@ import itertools
 
 import pytest
 import torch
+from fastunlearn.kernels.styled_epilogue import IMPLEMENTATIONS, styled_epilogue
+from fastunlearn.kernels.styled_epilogue import op as contract
+from fastunlearn.kernels.styled_epilogue.op import FUSED
 from harness import (
     DTYPES,
     LAYOUTS,
@@ -13,10 +16,6 @@ from harness import (
     gradients_agree,
     unwritten_is_nan,
 )
-
-from fastunlearn.kernels.styled_epilogue import IMPLEMENTATIONS, styled_epilogue
-from fastunlearn.kernels.styled_epilogue import op as contract
-from fastunlearn.kernels.styled_epilogue.op import FUSED
 
 REFERENCE = IMPLEMENTATIONS["reference"]
 # Asymmetric, so that a flip or a shift shows.

@@ -12,16 +12,16 @@ import pytest
 import torch
 from conftest import Redirected
 from developer_build import ROOT
-from harness import DTYPES, assert_matches
-from interpreted import INTERPRETABLE, NEEDED, interpreted_modules, interpreted_ops, interpreting
-
-import fastunlearn.ops  # noqa: F401 (declares all ops)
 from fastunlearn.kernels import registry
 from fastunlearn.kernels.bias_act import IMPLEMENTATIONS as BIAS_ACT
 from fastunlearn.kernels.ewc_penalty import IMPLEMENTATIONS as EWC_PENALTY
 from fastunlearn.kernels.latent_projection import IMPLEMENTATIONS as LATENT_PROJECTION
 from fastunlearn.kernels.matrix_sqrt import op as matrix_sqrt
 from fastunlearn.kernels.parameter_repulsion import IMPLEMENTATIONS as PARAMETER_REPULSION
+from harness import DTYPES, assert_matches
+from interpreted import INTERPRETABLE, NEEDED, interpreted_modules, interpreted_ops, interpreting
+
+import fastunlearn.ops  # noqa: F401 (declares all ops)
 
 pytestmark = NEEDED
 PACKAGE = "fastunlearn.kernels"

@@ -2,6 +2,15 @@ import itertools
 
 import pytest
 import torch
+from fastunlearn.kernels.upfirdn2d import (
+    IMPLEMENTATIONS,
+    downsample2d,
+    filter2d,
+    setup_filter,
+    upfirdn2d,
+    upsample2d,
+)
+from fastunlearn.kernels.upfirdn2d import op as contract
 from harness import (
     DTYPES,
     LAYOUTS,
@@ -13,16 +22,6 @@ from harness import (
     gradients_agree,
     unwritten_is_nan,
 )
-
-from fastunlearn.kernels.upfirdn2d import (
-    IMPLEMENTATIONS,
-    downsample2d,
-    filter2d,
-    setup_filter,
-    upfirdn2d,
-    upsample2d,
-)
-from fastunlearn.kernels.upfirdn2d import op as contract
 
 REFERENCE = IMPLEMENTATIONS["reference"]
 

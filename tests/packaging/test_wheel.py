@@ -124,9 +124,10 @@ def kernels_of_the_sources():
 
 def test_cuda_kernels_for_every_architecture():
     """When nvcc built this extension, every kernel is there for each GPU generation, in all its instances."""
+    from fastunlearn.kernels import registry
+
     import fastunlearn.ops  # noqa: F401 (declares all ops)
     from fastunlearn import _C
-    from fastunlearn.kernels import registry
 
     if not registry.OPS["bias_act"].has_native("cuda"):
         pytest.skip("this extension was built without CUDA")

@@ -1,0 +1,93 @@
+import json
+
+import pytest
+import torch
+
+from fastunlearn.bundle import Bundle, load, save_bundle
+from fastunlearn.feedback import Feedback, Simulator
+from fastunlearn.models.vae import VAE, VAEConfig
+
+SHORT = ("--steps", 2, "--batch-size", 4, "--no-progress", "--grid-every", 0)
+
+
+@pytest.fixture
+def vae(tmp_path):
+    torch.manual_seed(0)
+    model = VAE(VAEConfig(size=16, latent_dim=3, g_widths=(8, 4), e_widths=(8, 4)))
+    with torch.no_grad():  # images that differ enough to be measured
+        for p in model.generator.parameters():
+            p.add_(0.3 * torch.randn_like(p))
+    save_bundle(model, tmp_path / "vae", {})
+    return tmp_path / "vae"
+
+
+def simulate(cli, gan, out, feature="left-slant", seed=0):
+    flags = ("--gan", gan, "--simulate", "morphology", "--feature", feature, "--n", 120, "--seed", seed)
+    result = cli("feedback", *flags, "--out", out, "--no-progress")
+    assert result[0] == 0, result
+    return result[1]
+
+
+@pytest.mark.filterwarnings("ignore::fastunlearn.methods.target_vector.WeakTargetWarning")
+def test_simulate_then_unlearn_one_feature_then_two(vae, cli, tmp_path):
+    left, right = tmp_path / "left.safetensors", tmp_path / "right.safetensors"
+    assert "12 undesired (from " in simulate(cli, vae, left)
+    simulate(cli, vae, right, "right-slant", seed=1)
+    assert Feedback.load(left).simulator.name == "left-slant"
+    flags = ("unlearn", "feature-unlearn", "--gan", vae, *SHORT)
+    assert cli(*flags, "--feedback", left, "--out", tmp_path / "one")[0] == 0
+    after = Bundle(tmp_path / "one/bundle")
+    assert after.config["unlearned"]["forget"] is None
+    assert not torch.equal(after.model().generate(torch.zeros(1, 3)), load(vae).generate(torch.zeros(1, 3)))
+    assert len(json.loads((tmp_path / "one/facts.json").read_text())["unlearn"]["features"]) == 1
+    assert Feedback.load(tmp_path / "one/feedback.safetensors").sha256() == Feedback.load(left).sha256()
+
+    assert cli(*flags, "--feedback", left, right, "--out", tmp_path / "two")[0] == 0
+    assert Feedback.load(tmp_path / "two/feedback_2.safetensors").sha256() == Feedback.load(right).sha256()
+    assert len(json.loads((tmp_path / "two/facts.json").read_text())["unlearn"]["features"]) == 2
+    assert cli(*flags, "--feedback", left, right, "--out", tmp_path / "two", "--resume")[0] == 0
+
+
+def test_the_second_run_starts_from_the_first(vae, cli, tmp_path):
+    """Feedback is about one generator: that of the first run does not fit its result."""
+    simulate(cli, vae, tmp_path / "f.safetensors")
+    flags = ("unlearn", "feature-unlearn", "--threshold", "pooled", *SHORT)
+    with pytest.warns(UserWarning):
+        assert cli(*flags, "--gan", vae, "--feedback", tmp_path / "f.safetensors", "--out", tmp_path / "1")[0] == 0
+    again = (*flags, "--gan", tmp_path / "1/bundle", "--out", tmp_path / "2")
+    code, _, err = cli(*again, "--feedback", tmp_path / "f.safetensors")
+    assert code == 2
+    assert "labels images of generator" in err
+
+
+def test_a_classifier_labels(gan, cli, tmp_path):
+    flags = ("--gan", gan / "bundle", "--simulate", "classifier", "--classifier", gan / "classifier.pt", "--n", 60)
+    code, out, _ = cli("feedback", *flags, "--forget", 1, "--out", tmp_path / "f.safetensors", "--no-progress")
+    assert code == 0
+    assert "undesired and" in out
+    assert Feedback.load(tmp_path / "f.safetensors").simulator == Simulator("class 1")
+
+
+def test_refusals(vae, gan, cli, tmp_path):
+    base = ("feedback", "--gan", vae, "--out", tmp_path / "f.safetensors", "--no-progress")
+    assert "a classifier needs --forget CLASS" in cli(*base, "--simulate", "classifier")[2]
+    morphology = (*base, "--simulate", "morphology")
+    assert "feature must be one of thickness" in cli(*morphology, "--feature", "bang")[2]
+    assert "share must be in (0, 1), got 1.0" in cli(*morphology, "--share", 1)[2]
+    (tmp_path / "f.safetensors").write_text("mine")
+    assert "exists; give another --out" in cli(*morphology, "--feature", "left-slant")[2]
+    unlearn = ("unlearn", "feature-unlearn", "--gan", vae, "--out", tmp_path / "run", *SHORT)
+    assert "give --forget CLASS, or --feedback FILE" in cli(*unlearn)[2]
+    assert "give --forget CLASS, or --feedback FILE" in cli(*unlearn, "--curated", "mnist")[2]
+    two = ("unlearn", "extrapolation", "--gan", gan / "bundle", "--out", tmp_path / "run", "--no-progress")
+    for name, seed in (("a", 0), ("b", 1)):
+        flags = ("--simulate", "morphology", "--feature", "left-slant", "--n", 40, "--seed", seed, "--no-progress")
+        assert cli("feedback", "--gan", gan / "bundle", *flags, "--out", tmp_path / name)[0] == 0
+    assert "extrapolation takes one feedback, got 2" in cli(*two, "--feedback", tmp_path / "a", tmp_path / "b")[2]
+    assert "forgot what a feedback file marks" in evaluate_without_class(cli, vae, tmp_path)
+
+
+def evaluate_without_class(cli, vae, tmp_path):
+    folder = tmp_path / "done"
+    save_bundle(load(vae), folder / "bundle", {"unlearned": {"forget": None, "base": str(vae)}})
+    return cli("evaluate", folder)[2]
