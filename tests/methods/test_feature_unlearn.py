@@ -337,7 +337,7 @@ def test_a_printed_shift_that_stops_short_is_warned_of(tmp_path):
         unlearn(model, method, shrunk, tmp_path, QUIET)
 
 
-def test_refusals(tmp_path):
+def test_refusals(stylegan, tmp_path):
     model = CeilingModel()
     feedback = marks(model, axis=0)
     method = FeatureUnlearn(FeatureUnlearnConfig(steps=1))
@@ -359,7 +359,7 @@ def test_refusals(tmp_path):
     with pytest.raises(FastUnlearnError, match="labels images of generator"):
         unlearn(other, method, feedback, tmp_path, QUIET)
     with pytest.raises(FastUnlearnError, match="extrapolation takes one feedback, got 2"):
-        unlearn(model, Extrapolation(), [feedback, feedback], tmp_path, QUIET)
+        unlearn(stylegan, Extrapolation(), [marks(stylegan, axis=0)] * 2, tmp_path, QUIET)
     with pytest.raises(FastUnlearnError, match="feature-unlearn takes one feedback, got 0"):
         unlearn(model, method, [], tmp_path, QUIET)
     images = ImageDataset(torch.zeros(4, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 1, 0, 1]), "real")
