@@ -44,7 +44,7 @@ class FeatureUnlearnConfig:
             undesired and desired samples, cross-fitted; or a number.
         shift: where p ≥ t, ẑ = z − (p − t)·z_e "paper"; z − (p − t)·u "exact", on the threshold, u = z_e/‖z_e‖;
             z − (p − t + δ)·u "margin".
-        margin: δ ≥ 0 of "margin", in standard deviations of a normal latent. [open; 0 to 1 trade forgetting against quality]
+        margin: δ ≥ 0 of "margin", in standard deviations of a normal latent; more forgets more. [open]
         alpha: α ≥ 0, weight of unlearning and perception against reconstruction. [paper: 1 to 5; 3 for bangs]
         reconstruction: ≥ 0, a further weight of the reconstruction of other images; 0 leaves it out. [paper: 1]
         perception: ≥ 0, a further weight of 1 − MS-SSIM; 0 leaves it out. [paper: 1]
