@@ -53,8 +53,9 @@ def kid_by_definition(real: Tensor, fake: Tensor, subsets: int) -> Tensor:
     return torch.stack([values.mean(), values.std(correction=0)])
 
 
-@pytest.mark.parametrize(("n", "subsets"), [(1000, 10), *full([(10_000, 5)])], ids=str)
-def test_kid(benchmark, n, subsets):
+@pytest.mark.parametrize("case", [(1000, 10), *full([(10_000, 5)])], ids=str)
+def test_kid(benchmark, case):
+    n, subsets = case
     real, fake = sides(n)
     theirs = peer("torch_fidelity.metric_kid", "kid_features_to_metric")
     cases = {
@@ -83,8 +84,9 @@ def prdc_by_definition(real: Tensor, fake: Tensor) -> Tensor:
     return torch.stack([share.double().mean() for share in shares])
 
 
-@pytest.mark.parametrize(("n", "d"), [(2000, D), *full([(5000, 84)])], ids=str)
-def test_neighbourhoods(benchmark, n, d):
+@pytest.mark.parametrize("case", [(2000, D), *full([(5000, 84)])], ids=str)
+def test_neighbourhoods(benchmark, case):
+    n, d = case
     real, fake = sides(n, d)
     theirs = peer("prdc", "compute_prdc")
     cases = {

@@ -150,7 +150,7 @@ class Fid:
             fake, real = (side.require_features("--prdc", 6) for side in (candidate, reference))
             for found in (precision_recall(real, fake, k=3), density_coverage(real, fake, k=5)):
                 for name, value in found._asdict().items():
-                    yield Score(name, value, fid.provenance)
+                    yield Score(name, value, dataclasses.replace(fid.provenance, standard=False))  # often VGG16's
         if self.inception_score:
             logits = extractor.logits(candidate.require_features("--inception-score", 10))
             score = inception_score(logits, splits=10, seed=self.seed)
