@@ -86,6 +86,11 @@ def features(extractor: nn.Module, images: Tensor | ImageDataset) -> Tensor:
     return in_batches(extractor, extractor.features, images, "feature extractor")
 
 
+def embeddings(embedder: nn.Module, images: Tensor) -> Tensor:
+    """`embedder(images)`, [N, d] float32 on the CPU, checked as `class_logits` checks logits."""
+    return in_batches(embedder, embedder, images, "embedder")
+
+
 @torch.no_grad()
 def in_batches(
     module: nn.Module, function: Callable[[Tensor], Tensor], images: Tensor | ImageDataset, name: str, batch: int = 500
