@@ -11,6 +11,9 @@ import subprocess
 import time
 
 import pytest
+import torch
+
+from fastunlearn.evaluation import Pairs
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 TIMEOUT = 60
@@ -191,3 +194,115 @@ def tab(browser):
     yield open_tab
     for one in opened:
         one.close()
+
+
+def score(value, low=None, high=None):
+    return {"value": value, "low": low, "high": high}
+
+
+@pytest.fixture
+def report():
+    """A whole report.json of version 2, every part of it measured."""
+    classes = [
+        {
+            "label": k,
+            "before": 150,
+            "after": 3 if k == 8 else 100 + 12 * k,
+            "ratio": None if k == 8 else (100 + 12 * k) / 150,
+            "ratio_among_remaining": None,
+            "kept": None if k == 8 else True,
+        }
+        for k in range(10)
+    ]
+    found = {
+        "pul": 98.0,
+        "pul_interval": [95.5, 99.4],
+        "n_before": 150,
+        "n_after": 3,
+        "share_before": [0.09, 0.11],
+        "share_after": [0.001, 0.005],
+        "false_positive_rate": 0.001,
+        "false_positive_interval": [0.0005, 0.0019],
+        "false_negative_rate": 0.002,
+        "pul_corrected": 98.7,
+    }
+    attributes = [
+        {"name": f"class {k}", "before": 150, "after": 100 + 12 * k, "change": c, "low": c - 4, "high": c + 4}
+        for k in range(10)
+        if k != 8 and (c := 100 * (12 * k - 50) / 150) is not None
+    ]
+    thick = {"name": "thick strokes", "before": 400, "after": 480, "change": 20.0, "low": 11.0, "high": 29.5}
+    quality = {"inception_score": score(8.41, 8.2, 8.6), "kid": score(0.0123), "precision": score(0.71)}
+    unmeasured = {"recall": None, "density": None, "coverage": None, "ms_ssim": None}
+    return {
+        "version": 2,
+        "forget": 8,
+        "n": 1500,
+        "seed": 3,
+        "purpose": "report",
+        "classifier": found,
+        "second_classifier": {**found, "pul": 97.0, "pul_interval": [94.0, 98.9], "n_after": 4},
+        "fid": {"original_full": 12.65, "original_without": 74.2, "unlearned_without": 19.4, "ratio": 1.53, "n": 1500},
+        "classes": classes,
+        "sha256": {"original": "a" * 64, "unlearned": "b" * 64, "classifier": "c" * 64},
+        "versions": {"fastunlearn": "0.1.0", "torch": "2.13.0", "python": "3.11.7"},
+        "ret_fid": {"value": 6.83, "n": 1500, "retrained_sha256": "d" * 64},
+        "separation": {"roc_auc": 0.913, "low": 0.9, "high": 0.926, "n_undesired": 150, "n_desired": 1350, "score": "z"},
+        "attributes": [*attributes, thick],
+        "drift": [{"measure": "feature-cosine", "mean": 0.084, "low": 0.081, "high": 0.087, "n": 1350}],
+        "quality": {"before": {**quality, **unmeasured}, "after": {**quality, **unmeasured, "kid": score(0.0456)}},
+        "provenance": {
+            "extractor": {
+                "extractor": "lenet",
+                "extractor_sha256": "e" * 64,
+                "resize": "none",
+                "n": 1500,
+                "library": "fastunlearn 0.1.0",
+                "standard": False,
+            },
+            "hashes": {"data": "f" * 64, "judges": {"classifier": "c" * 64}, "feedback": None},
+            "versions": {"numpy": "2.3.5"},
+            "hardware": {"cpu": "AMD EPYC", "cores": 2, "gpu": None, "memory_gb": 8.0},
+            "kernels": {"upfirdn2d": "native", "bias_act": "native", "grid_sample": "reference"},
+            "seconds": {"unlearning": 423.0, "evaluation": 61.2},
+            "peak_memory_mb": 1234.0,
+        },
+        "not_measured": [{"what": "LPIPS", "why": "its package is not installed"}],
+    }
+
+
+@pytest.fixture
+def old_report(report):
+    """A report of version 1: no key of the second, no statistics, no second classifier."""
+    from fastunlearn.evaluation.page.summary import NEW_KEYS
+
+    kept = {k: v for k, v in report.items() if k not in {*NEW_KEYS, "version", "not_measured"}}
+    return {**kept, "fid": None, "second_classifier": None}
+
+
+@pytest.fixture
+def pairs():
+    """Twenty pairs of noise, two of each class; the first eight becomes a three, the second stays one."""
+    rng = torch.Generator().manual_seed(0)
+    before, after = torch.rand(2, 20, 1, 32, 32, generator=rng) * 2 - 1
+    classes = torch.arange(10).repeat_interleave(2)
+    became = classes.clone()
+    became[16] = 3
+    return Pairs(before, after, classes, became, 10)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run's folder with everything that the page reads beside report.json."""
+    folder = tmp_path / "forget-8"
+    (folder / "bundle").mkdir(parents=True)
+    (folder / "bundle" / "config.yaml").write_text("unlearned: {method: {adapt-then-unlearn: {gamma: 10}}}\n")
+    (folder / "config.yaml").write_text("gan: mnist32\nforget: 8\n")
+    (folder / "environment.yaml").write_text("started: '2026-11-22T00:08:08+00:00'\nkernels: {a on cpu: native}\n")
+    lines = [
+        {"phase": phase, "step": step, "d/adversarial": 1.3 + 0.1 / step, "g/ewc": 1000.0 / step**3}
+        for phase, steps in (("adapt-0", 200), ("adapt-1", 200), ("unlearn", 600))
+        for step in range(20, steps + 1, 20)
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"phase": "unl')
+    return folder

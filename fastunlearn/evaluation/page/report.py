@@ -10,7 +10,7 @@ from ..pictures import Pairs
 from .charts import class_chart, loss_groups
 from .document import write_document
 from .gallery import gallery
-from .summary import changes, complete, extremes, sentence, warnings
+from .summary import changes, complete, extremes, remaining, sentence, warnings
 from .text import label
 
 MOST_TEXT = 20_000
@@ -46,6 +46,7 @@ def write_report(folder: str | Path, report: Mapping[str, Any], pairs: Pairs | N
     files = {name: _quoted(folder / name) for name in ("config.yaml", "environment.yaml")}
     environment = _mapping(files["environment.yaml"])
     rows = changes(report)
+    others = remaining(rows)
     loss, gain = extremes(rows)
     provenance = report["provenance"] or {}
     write_document(
@@ -59,7 +60,10 @@ def write_report(folder: str | Path, report: Mapping[str, Any], pairs: Pairs | N
         warnings=warnings(report),
         loss=loss,
         gain=gain,
-        outside=[row["name"] for row in rows if row["outside"] and not row["forgotten"]],
+        lost=sum(row["change"] < 0 for row in others),
+        gained=sum(row["change"] > 0 for row in others),
+        others=len(others),
+        outside=[row["title"] for row in rows if row["outside"] and not row["forgotten"]],
         gallery=None if pairs is None else gallery(pairs, report["forget"]),
         classes=class_chart(rows, report["n"]),
         quality=list(_quality(report["quality"])),

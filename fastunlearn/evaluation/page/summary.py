@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...metrics import DIGIT_FID_SAMPLES
-from ..suite import SHARE_BOUNDS
+from .. import SHARE_BOUNDS
 from .text import count, interval, number, percent
 
 Facts = Mapping[str, Any]
@@ -32,34 +32,38 @@ def complete(report: Facts) -> dict[str, Any]:
 
 
 def changes(report: Facts) -> list[dict[str, Any]]:
-    """Classes and other attributes with their change in percent, in the report's order, the forgotten one marked.
+    """Every class, then the other attributes, each with its change in percent and what the page says of it.
 
-    A report without `attributes` gives the classes' ratios, which have no interval.
+    A report without `attributes` gives the classes' changes without intervals.
     """
-    bounds = {str(c["label"]): c for c in report["classes"]}
-    rows = report["attributes"] or [
-        {
-            "name": str(c["label"]),
-            "before": c["before"],
-            "after": c["after"],
-            "change": 100 * (c["after"] - c["before"]) / c["before"] if c["before"] else None,
-            "low": None,
-            "high": None,
-        }
-        for c in report["classes"]
-    ]
-    found = []
-    for row in rows:
-        name = str(row["name"])
-        same = bounds.get(name.removeprefix("class ").removeprefix("digit "))
-        forgotten = same is not None and same["label"] == report["forget"]
-        found.append({**row, "name": name, "forgotten": forgotten, "outside": bool(same) and same["kept"] is False})
-    return found
+    attributes = {str(a["name"]): a for a in report["attributes"]}
+    rows = []
+    for c in report["classes"]:
+        before, after = c["before"], c["after"]
+        change = 100 * (after - before) / before if before else None
+        title = f"class {c['label']}"
+        measured = attributes.pop(title, {"change": change, "low": None, "high": None})
+        facts = {"name": str(c["label"]), "title": title, "before": before, "after": after}
+        marks = {"forgotten": c["label"] == report["forget"], "outside": c["kept"] is False}
+        rows.append({**measured, **facts, **marks})
+    for name, a in attributes.items():
+        rows.append({**a, "name": name, "title": name, "forgotten": False, "outside": _outside(a["change"])})
+    return rows
+
+
+def _outside(change: float | None) -> bool:
+    low, high = SHARE_BOUNDS
+    return change is not None and not low <= 1 + change / 100 <= high
+
+
+def remaining(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows that should stay and have a change."""
+    return [row for row in rows if not row["forgotten"] and row["change"] is not None]
 
 
 def extremes(rows: list[dict[str, Any]]) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     """The remaining rows that lost and gained most; None where no remaining row has a change."""
-    kept = [row for row in rows if not row["forgotten"] and row["change"] is not None]
+    kept = remaining(rows)
     if not kept:
         return None, None
     return min(kept, key=lambda r: r["change"]), max(kept, key=lambda r: r["change"])
@@ -79,12 +83,12 @@ def sentence(report: Facts) -> str:
         text += f", at a price of {price}"
     else:
         text += "; what it cost in image quality was not measured"
-    loss, _ = extremes(changes(report))
+    rows = changes(report)
+    loss, _ = extremes(rows)
     if loss is not None:
-        if loss["change"] >= 0:
-            text += "; no other class lost anything"
-        else:
-            text += f"; no other class lost more than {percent(-loss['change'])}"
+        only_classes = len(rows) == len(report["classes"])
+        other = "no other class" if only_classes else "no other class or attribute"
+        text += f"; {other} lost " + ("anything" if loss["change"] >= 0 else f"more than {percent(-loss['change'])}")
     return text + "."
 
 
@@ -109,13 +113,12 @@ def warnings(report: Facts) -> list[Warning]:
     """What a careful reader would ask about these numbers, the serious ones first."""
     d, found, fid = report["forget"], report["classifier"], report["fid"]
     rows, notes = changes(report), []
-    lost = [row["name"] for row in rows if row["outside"] and not row["forgotten"]]
+    lost = [row["title"] for row in rows if row["outside"] and not row["forgotten"]]
     if lost:
         low, high = SHARE_BOUNDS
-        names = f"class {lost[0]}" if len(lost) == 1 else f"classes {', '.join(lost)}"
         notes.append(
             Warning(
-                f"Collateral damage: {names} no longer {'has' if len(lost) == 1 else 'have'} between {low:g} and {high:g} "
+                f"Collateral damage: {', '.join(lost)} no longer {'has' if len(lost) == 1 else 'have'} between {low:g} and {high:g} "
                 "times the share of before. A high PUL can be over-removal.",
                 serious=True,
             )

@@ -13,6 +13,7 @@ def number(value: float) -> str:
     size = abs(value)
     if size and not 1e-4 <= size < 1e7:
         return _minus(f"{value:.2e}")
+    size = float(f"{size:.3g}")  # 99.96 has no decimal, since it reads 100
     digits = 0 if size == 0 or size >= 100 else 2 - math.floor(math.log10(size))
     return _minus(f"{value:,.{digits}f}")
 
