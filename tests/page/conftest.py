@@ -1,6 +1,7 @@
 """Headless Chromium, driven over the pipe that its DevTools protocol offers: nothing to install but the browser."""
 
 import base64
+import fcntl
 import itertools
 import json
 import os
@@ -8,6 +9,7 @@ import select
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -21,6 +23,13 @@ FLAGS = (
     *("--headless", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars", "--mute-audio"),
     *("--no-first-run", "--disable-background-networking", "--disable-component-update", "--remote-debugging-pipe"),
 )
+# It reads its commands from descriptor 3 and answers on 4.
+LAUNCH = """
+import os, sys
+for descriptor, inherited in enumerate(sys.argv[1:3], 3):
+    os.dup2(int(inherited), descriptor)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 class Browser:
@@ -32,18 +41,18 @@ class Browser:
         self.events = []
         commands, self._write = os.pipe()
         self._read, answers = os.pipe()
+        inherited = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (commands, answers)]  # neither is 3 or 4
         sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
         self._process = subprocess.Popen(
-            # the browser reads its commands from descriptor 3 and answers on 4
-            ["sh", "-c", f'exec "$0" "$@" 3<&{commands} 4>&{answers}', executable, *FLAGS, *sandbox]
+            [sys.executable, "-c", LAUNCH, *map(str, inherited), executable, *FLAGS, *sandbox]
             + [f"--user-data-dir={profile}", "about:blank"],
-            pass_fds=(commands, answers),
+            pass_fds=inherited,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        os.close(commands)
-        os.close(answers)
+        for end in (commands, answers, *inherited):
+            os.close(end)
 
     def call(self, method, session=None, **params):
         """Send a command, wait for its answer, keep the events that come before it."""

@@ -1,5 +1,6 @@
 """Several runs beside each other: one table, and forgetting against quality with the Pareto front."""
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -274,13 +275,11 @@ def scatter(rows: Sequence[Row]) -> Scatter | None:
     ]
     ticks = [(tick, float(by_what_is_left(tick))) for tick in PUL_TICKS]
     x_ticks = [(across(x), f"{tick:g}") for tick, x in ticks if across.low <= x <= across.high]
-    line, height = [], None
-    for point in sorted((p for p in points if p.rank), key=lambda p: p.rank):
-        if height is not None:
-            line.append(f"{line[-1].partition(',')[0]},{100 - point.y:.2f}")
-        line.append(f"{point.x:.2f},{100 - point.y:.2f}")
-        height = point.y
-    return Scatter(points, x_ticks, up.ticks(5), " ".join(line), len(rows) - len(drawn))
+    steps = sorted((p for p in points if p.rank), key=lambda p: p.rank)
+    corners = [(a.x, b.y) for a, b in itertools.pairwise(steps)]  # more than a's PUL costs b's FID at least
+    line = [(p.x, p.y) for p in steps[:1]] + [xy for c, p in zip(corners, steps[1:], strict=True) for xy in (c, (p.x, p.y))]
+    front = " ".join(f"{x:.2f},{100 - y:.2f}" for x, y in line)
+    return Scatter(points, x_ticks, up.ticks(5), front, len(rows) - len(drawn))
 
 
 def write_comparison(comparison: Comparison, folder: str | Path) -> tuple[Path, Path]:
