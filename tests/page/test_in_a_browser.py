@@ -66,7 +66,7 @@ def test_charts_are_not_empty(tab, page, dark):
     opened = tab(page, dark=dark)
     shapes = opened.run("""[...document.querySelectorAll("main svg")].map((svg) => {
       const box = svg.getBoundingClientRect();
-      const parts = [...svg.querySelectorAll("rect, circle, polyline")];
+      const parts = [...svg.querySelectorAll("rect, circle, polyline")].filter((p) => p.getAttribute("width") !== "0.0%");
       const seen = parts.filter((p) => {
         const r = p.getBoundingClientRect();
         return r.width + r.height > 1 && r.right > box.left && r.left < box.right + 6 && r.top < box.bottom + 6;
@@ -184,7 +184,7 @@ def test_injected_markup_does_not_run(tab, run, report, pairs):
 
 def test_comparing(tab, compare_page):
     opened = tab(compare_page)
-    opened.hover("circle", 2)
+    opened.hover("main circle", 2)
     assert opened.run("document.querySelector('.lens').innerText") == (
         "a-run-with-a-long-name-2\nPUL 99.0% (95.5 to 99.4)\nFID 12.0"
     )

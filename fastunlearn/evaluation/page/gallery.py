@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from PIL import Image
@@ -75,15 +76,24 @@ def gallery(pairs: Pairs, forget: int) -> Gallery:
 def _within_budget(pictures: list[Image.Image]) -> tuple[list[str], int]:
     """Small images as they are, pixel for pixel; others, and small ones that are too many, as WebP of the largest side."""
     native = max(max(picture.size) for picture in pictures)
-    if native <= 64:
-        uris = [_uri(picture, "PNG", optimize=True) for picture in pictures]
-        if sum(map(len, uris)) <= BUDGET:
-            return uris, native
-    for side in [s for s in SIDES if s <= native] or [native]:
-        uris = [_uri(_shrunk(picture, side), "WEBP", quality=80, method=6) for picture in pictures]
-        if sum(map(len, uris)) <= BUDGET:
-            break
-    return uris, side
+    if native <= 64 and (uris := _fitting(_uri(picture, "PNG", optimize=True) for picture in pictures)):
+        return uris, native
+    *larger, least = (s for s in SIDES if s <= native or s == SIDES[-1])
+    for side in larger:
+        if uris := _fitting(_uri(_shrunk(picture, side), "WEBP", quality=80) for picture in pictures):
+            return uris, side
+    return [_uri(_shrunk(picture, least), "WEBP", quality=80) for picture in pictures], least
+
+
+def _fitting(uris: Iterable[str]) -> list[str] | None:
+    """All of them, or None as soon as they are more than `BUDGET`."""
+    kept, size = [], 0
+    for uri in uris:
+        kept.append(uri)
+        size += len(uri)
+        if size > BUDGET:
+            return None
+    return kept
 
 
 def _shrunk(picture: Image.Image, side: int) -> Image.Image:
