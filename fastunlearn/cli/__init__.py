@@ -11,6 +11,7 @@ from .convert import Convert
 from .delta import Delta
 from .doctor import Doctor
 from .evaluate import Evaluate
+from .fid import Fid
 from .flags import parse_flags
 from .inspect import Inspect
 from .sample import Sample
@@ -24,7 +25,11 @@ COMMANDS = {
     "sample": Sample,
     "unlearn": Unlearn,
     "evaluate": Evaluate,
+<<<<<<< HEAD
     "compare": Compare,
+=======
+    "fid": Fid,
+>>>>>>> bdd2db15216c85751af67aec7f78c8bbddb45716
     "delta": Delta,
     "apply": Apply,
     "convert": Convert,

@@ -31,13 +31,9 @@ def load_image_folder(path: str | Path, *, size: int | None = None, channels: in
         raise FastUnlearnError(f"image folder: size must be at least 1, got {size}")
     if channels not in (None, 1, 3):
         raise FastUnlearnError(f"image folder: channels must be 1 or 3, got {channels}")
-    root = Path(path)
-    files = sorted(file for file in root.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
-    if not files:
-        raise FastUnlearnError(f"{root}: no images here; put {', '.join(sorted(SUFFIXES))} files into the folder")
-    images = []
+    root, files, images = Path(path), image_files(path), []
     for file in files:
-        image = _read(file, size, channels or (images[0].shape[0] if images else None))
+        image = read_image(file, size, channels or (images[0].shape[0] if images else None))
         if images and image.shape != images[0].shape:
             this, first = (f"{i.shape[2]} x {i.shape[1]}" for i in (image, images[0]))
             raise FastUnlearnError(f"{file}: is {this} pixels, {files[0].name} is {first}; give a size to crop both")
@@ -49,7 +45,25 @@ def load_image_folder(path: str | Path, *, size: int | None = None, channels: in
     return ImageDataset(torch.stack(images), labels, root.resolve().name)
 
 
-def _read(file: Path, size: int | None, channels: int | None) -> torch.Tensor:
+def image_files(path: str | Path) -> list[Path]:
+    """All image files below a folder, sorted.
+
+    Raises:
+        FastUnlearnError: there are none.
+    """
+    root = Path(path)
+    files = sorted(file for file in root.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+    if not files:
+        raise FastUnlearnError(f"{root}: no images here; put {', '.join(sorted(SUFFIXES))} files into the folder")
+    return files
+
+
+def read_image(file: Path, size: int | None = None, channels: int | None = None) -> torch.Tensor:
+    """One image as uint8 [C, H, W], upright; `size` and `channels` as in `load_image_folder`.
+
+    Raises:
+        FastUnlearnError: it cannot be read, or has more than 8 bits a channel; names the file.
+    """
     try:
         with Image.open(file) as opened:
             image = ImageOps.exif_transpose(opened)

@@ -57,7 +57,7 @@ def class_logits(classifier: nn.Module, images: Tensor | ImageDataset) -> Tensor
     Raises:
         FastUnlearnError: the classifier refuses the images, or gives another shape or NaN or infinity.
     """
-    return _apply(classifier, classifier, images, "classifier")
+    return in_batches(classifier, classifier, images, "classifier")
 
 
 def require_class(forget: int, n_classes: int) -> None:
@@ -83,13 +83,33 @@ def features(extractor: nn.Module, images: Tensor | ImageDataset) -> Tensor:
             f"feature extractor: {type(extractor).__name__} has no method `features`; "
             "use a bundle's classifier as extractor or leave the statistics out"
         )
-    return _apply(extractor, extractor.features, images, "feature extractor")
+    return in_batches(extractor, extractor.features, images, "feature extractor")
+
+
+def embeddings(embedder: nn.Module, images: Tensor) -> Tensor:
+    """`embedder(images)`, [N, d] float32 on the CPU, checked as `class_logits` checks logits."""
+    return in_batches(embedder, embedder, images, "embedder")
 
 
 @torch.no_grad()
-def _apply(
+def in_batches(
     module: nn.Module, function: Callable[[Tensor], Tensor], images: Tensor | ImageDataset, name: str, batch: int = 500
 ) -> Tensor:
+    """`function` of the images, on the device of `module` and with it in evaluation mode, and checked.
+
+    Args:
+        module: what `function` calls.
+        function: images [b, C, H, W] → [b, k].
+        images: [N, C, H, W], float32 in [−1, 1], or a dataset of them, N ≥ 1.
+        name: what errors call it.
+        batch: images at a time.
+
+    Returns:
+        [N, k], float32, on the CPU.
+
+    Raises:
+        FastUnlearnError: the function refuses the images, or gives another shape or NaN or infinity.
+    """
     if not len(images):
         raise ValueError(f"{name}: images must not be empty, got 0 of them")
     device = next((tensor.device for tensor in module.state_dict().values()), torch.device("cpu"))

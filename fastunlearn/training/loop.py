@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import sys
+import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -226,7 +227,7 @@ def run(phases: Generator[Phase, None, Result], folder: Path, config: LoopConfig
                     )
                 _restore(phase.modules, result["modules"])
             else:
-                _run_phase(phase, state, config, identity)
+                state.record_seconds(phase.name, _run_phase(phase, state, config, identity))
                 result = {"step": phase.steps, "identity": identity, "modules": _snapshot(phase.modules)}
                 state.finish(phase.name, result)
     except StopIteration as stop:
@@ -242,7 +243,9 @@ def _restore(parts: Mapping[str, Any], states: Mapping[str, Any]) -> None:
         part.load_state_dict(states[name])
 
 
-def _run_phase(phase: Phase, state: RunState, config: LoopConfig, identity: Mapping[str, str]) -> None:
+def _run_phase(phase: Phase, state: RunState, config: LoopConfig, identity: Mapping[str, str]) -> float:
+    """Train a phase to its end; the seconds that its steps took, those before its checkpoint included."""
+    begin = time.perf_counter()
     device = config.resolved_device()
     for module in phase.modules.values():
         module.to(device)
@@ -258,6 +261,7 @@ def _run_phase(phase: Phase, state: RunState, config: LoopConfig, identity: Mapp
         _restore(phase.modules, saved["modules"])
         _restore(optimizers, saved["optimizers"])
         log.latest = saved["values"]
+        begin -= saved.get("seconds", 0.0)  # checkpoints of older versions have none
     log.rewind(start)
     order = DataOrder(phase.data.n, phase.batch_size, stream_seed(config.seed, phase.name, "data"))
     with log, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -271,8 +275,10 @@ def _run_phase(phase: Phase, state: RunState, config: LoopConfig, identity: Mapp
                     "modules": _snapshot(phase.modules),
                     "optimizers": _snapshot(optimizers),
                     "values": dict(log.latest),
+                    "seconds": time.perf_counter() - begin,
                 }
                 state.save_checkpoint(phase.name, {"step": step + 1, "identity": identity, **snapshot})
+    return time.perf_counter() - begin
 
 
 def advance(

@@ -49,13 +49,15 @@ def test_file_keeps_every_bit_under_the_documented_keys(statistics, tmp_path):
     statistics.save(path)
     with np.load(path) as file:
         sets = ("full", "without_0", "without_1", "without_2")
-        assert set(file) == {f"{s}/{key}" for s in sets for key in ("mu", "sigma", "n")} | {"classifier_sha256"}
+        keys = {f"{s}/{key}" for s in sets for key in ("mu", "sigma", "n", "root")}
+        assert set(file) == keys | {"classifier_sha256"}
     again = DigitStatistics.load(path)
     assert again.classifier_sha256 == statistics.classifier_sha256
     assert len(again.without) == 3
     for one, other in zip((again.full, *again.without), (statistics.full, *statistics.without), strict=True):
         assert np.array_equal(one.mean, other.mean)
         assert np.array_equal(one.cov, other.cov)
+        assert np.array_equal(one.root, other.root)
         assert one.n == other.n
 
 

@@ -1,0 +1,29 @@
+"""Mean and covariance of sets of vectors, and of their union."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Moments(NamedTuple):
+    """n, mean [d] and covariance [d, d] of a set of vectors; n is None where nobody knows."""
+
+    n: int | None
+    mean: np.ndarray
+    cov: np.ndarray
+
+    @classmethod
+    def of(cls, x: np.ndarray) -> "Moments":
+        """Of the vectors [n, d], n ≥ 1; the covariance of a single one is 0."""
+        mean = x.mean(0)
+        centred = x - mean
+        return cls(len(x), mean, centred.T @ centred / max(1, len(x) - 1))
+
+    def joined(self, other: "Moments") -> "Moments":
+        """Of both sets: what Chan, Golub and LeVeque (1983) do for sums of squares, done for covariances."""
+        n = self.n + other.n
+        shift = other.mean - self.mean
+        between = math.sqrt(self.n * other.n / n / (n - 1)) * shift
+        within = (self.n - 1) / (n - 1) * self.cov + (other.n - 1) / (n - 1) * other.cov
+        return Moments(n, self.mean + other.n / n * shift, within + np.outer(between, between))
