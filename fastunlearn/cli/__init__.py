@@ -25,11 +25,8 @@ COMMANDS = {
     "sample": Sample,
     "unlearn": Unlearn,
     "evaluate": Evaluate,
-<<<<<<< HEAD
     "compare": Compare,
-=======
     "fid": Fid,
->>>>>>> bdd2db15216c85751af67aec7f78c8bbddb45716
     "delta": Delta,
     "apply": Apply,
     "convert": Convert,

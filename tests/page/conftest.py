@@ -44,8 +44,10 @@ class Browser:
         inherited = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (commands, answers)]  # neither is 3 or 4
         sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
         self._process = subprocess.Popen(
-            [sys.executable, "-c", LAUNCH, *map(str, inherited), executable, *FLAGS, *sandbox]
-            + [f"--user-data-dir={profile}", "about:blank"],
+            [
+                *(sys.executable, "-c", LAUNCH, *map(str, inherited), executable, *FLAGS, *sandbox),
+                *(f"--user-data-dir={profile}", "about:blank"),
+            ],
             pass_fds=inherited,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -256,7 +258,14 @@ def report():
         "sha256": {"original": "a" * 64, "unlearned": "b" * 64, "classifier": "c" * 64},
         "versions": {"fastunlearn": "0.1.0", "torch": "2.13.0", "python": "3.11.7"},
         "ret_fid": {"value": 6.83, "n": 1500, "retrained_sha256": "d" * 64},
-        "separation": {"roc_auc": 0.913, "low": 0.9, "high": 0.926, "n_undesired": 150, "n_desired": 1350, "score": "z"},
+        "separation": {
+            "roc_auc": 0.913,
+            "low": 0.9,
+            "high": 0.926,
+            "n_undesired": 150,
+            "n_desired": 1350,
+            "score": "z",
+        },
         "attributes": [*attributes, thick],
         "drift": [{"measure": "feature-cosine", "mean": 0.084, "low": 0.081, "high": 0.087, "n": 1350}],
         "quality": {"before": {**quality, **unmeasured}, "after": {**quality, **unmeasured, "kid": score(0.0456)}},

@@ -69,7 +69,9 @@ def test_plot_geometry(runs):
     assert (fine.rank, middle.rank, most.rank, equal.rank) == (1, None, 2, None)
     assert most.x == equal.x > fine.x > middle.x  # to the right more is forgotten
     assert fine.y < middle.y < most.y < equal.y
-    assert plot.front == f"{fine.x:.2f},{100 - fine.y:.2f} {fine.x:.2f},{100 - most.y:.2f} {most.x:.2f},{100 - most.y:.2f}"
+    assert (
+        plot.front == f"{fine.x:.2f},{100 - fine.y:.2f} {fine.x:.2f},{100 - most.y:.2f} {most.x:.2f},{100 - most.y:.2f}"
+    )
     assert [label for _, label in plot.x_ticks] == ["80", "90", "95", "98", "99"]
 
 
@@ -93,11 +95,17 @@ def test_one_run_best_in_both_and_none_with_fid(runs, tmp_path):
         ({"seed": 4}, "another seed"),
         ({"purpose": "selection"}, "another purpose than .*: selection, not report"),
         ({"forget": 7}, "another forget"),
-        ({"sha256": {"original": "a" * 64, "unlearned": "u", "classifier": "9" * 64}}, "another classifier .*: 999999999999…"),
+        (
+            {"sha256": {"original": "a" * 64, "unlearned": "u", "classifier": "9" * 64}},
+            "another classifier .*: 999999999999…",
+        ),
         ({"sha256": {"original": "1" * 64, "unlearned": "u", "classifier": "c" * 64}}, "another original"),
         ({"sha256": {"original": "a" * 64, "unlearned": "u"}}, "another classifier than .*: none, not cccccccccccc…"),
         ({"provenance": {"hashes": {"data": "1" * 64}}}, "another data"),
-        ({"provenance": {"extractor": {"extractor": "inception"}, "hashes": {"data": "f" * 64}}}, "another extractor: extractor"),
+        (
+            {"provenance": {"extractor": {"extractor": "inception"}, "hashes": {"data": "f" * 64}}},
+            "another extractor: extractor",
+        ),
     ],
 )
 def test_other_provenance_is_refused(runs, change, words):

@@ -15,7 +15,14 @@ THEMES = pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.fixture
 def report_page(run, report, pairs):
     report["attributes"].append(
-        {"name": "a very long name of an attribute " * 3, "before": 9, "after": 0, "change": -100.0, "low": None, "high": None}
+        {
+            "name": "a very long name of an attribute " * 3,
+            "before": 9,
+            "after": 0,
+            "change": -100.0,
+            "low": None,
+            "high": None,
+        }
     )
     return write_report(run, report, pairs)
 
@@ -66,7 +73,8 @@ def test_charts_are_not_empty(tab, page, dark):
     opened = tab(page, dark=dark)
     shapes = opened.run("""[...document.querySelectorAll("main svg")].map((svg) => {
       const box = svg.getBoundingClientRect();
-      const parts = [...svg.querySelectorAll("rect, circle, polyline")].filter((p) => p.getAttribute("width") !== "0.0%");
+      const drawn = [...svg.querySelectorAll("rect, circle, polyline")];
+      const parts = drawn.filter((p) => p.getAttribute("width") !== "0.0%");  // a bar of nothing
       const seen = parts.filter((p) => {
         const r = p.getBoundingClientRect();
         return r.width + r.height > 1 && r.right > box.left && r.left < box.right + 6 && r.top < box.bottom + 6;
@@ -119,7 +127,9 @@ def test_tap(tab, report_page):
     opened = tab(report_page, 360, touch=True)
     opened.tap(".tile", 5)
     assert not opened.run("document.querySelector('.lens').hidden")
-    assert opened.run("(r => r.left >= 0 && r.right <= innerWidth)(document.querySelector('.lens').getBoundingClientRect())")
+    assert opened.run(
+        "(r => r.left >= 0 && r.right <= innerWidth)(document.querySelector('.lens').getBoundingClientRect())"
+    )
     opened.tap("#images-title")
     assert opened.run("document.querySelector('.lens').hidden")
 
@@ -172,7 +182,9 @@ def test_print(tab, report_page):
 
 
 def test_injected_markup_does_not_run(tab, run, report, pairs):
-    report["not_measured"] = [{"what": "<script>document.title = 'broken'</script>", "why": "<img src=x onerror=alert(1)>"}]
+    report["not_measured"] = [
+        {"what": "<script>document.title = 'broken'</script>", "why": "<img src=x onerror=alert(1)>"}
+    ]
     opened = tab(write_report(run, report, pairs))
     assert opened.run("document.title") == "Forgetting class 8 · forget-8"
     assert opened.complaints() == []

@@ -1,6 +1,6 @@
 """The geometry of the charts: where things stand, in percent of a chart's width and height.
 
-Text is HTML beside the shapes and shapes are SVG in percent, so that a chart takes any width and its text keeps its size.
+Shapes are SVG in percent and text is HTML beside them, so that a chart takes any width and its text keeps its size.
 """
 
 import json

@@ -277,7 +277,9 @@ def scatter(rows: Sequence[Row]) -> Scatter | None:
     x_ticks = [(across(x), f"{tick:g}") for tick, x in ticks if across.low <= x <= across.high]
     steps = sorted((p for p in points if p.rank), key=lambda p: p.rank)
     corners = [(a.x, b.y) for a, b in itertools.pairwise(steps)]  # more than a's PUL costs b's FID at least
-    line = [(p.x, p.y) for p in steps[:1]] + [xy for c, p in zip(corners, steps[1:], strict=True) for xy in (c, (p.x, p.y))]
+    line = [(p.x, p.y) for p in steps[:1]] + [
+        xy for c, p in zip(corners, steps[1:], strict=True) for xy in (c, (p.x, p.y))
+    ]
     front = " ".join(f"{x:.2f},{100 - y:.2f}" for x, y in line)
     return Scatter(points, x_ticks, up.ticks(5), front, len(rows) - len(drawn))
 

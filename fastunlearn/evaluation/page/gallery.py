@@ -74,7 +74,7 @@ def gallery(pairs: Pairs, forget: int) -> Gallery:
 
 
 def _within_budget(pictures: list[Image.Image]) -> tuple[list[str], int]:
-    """Small images as they are, pixel for pixel; others, and small ones that are too many, as WebP of the largest side."""
+    """Small images pixel for pixel; others, and small ones that are too many, as WebP of the largest side."""
     native = max(max(picture.size) for picture in pictures)
     if native <= 64 and (uris := _fitting(_uri(picture, "PNG", optimize=True) for picture in pictures)):
         return uris, native

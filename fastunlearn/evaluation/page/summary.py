@@ -118,8 +118,8 @@ def warnings(report: Facts) -> list[Warning]:
         low, high = SHARE_BOUNDS
         notes.append(
             Warning(
-                f"Collateral damage: {', '.join(lost)} no longer {'has' if len(lost) == 1 else 'have'} between {low:g} and {high:g} "
-                "times the share of before. A high PUL can be over-removal.",
+                f"Collateral damage: {', '.join(lost)} no longer {'has' if len(lost) == 1 else 'have'} between {low:g} "
+                f"and {high:g} times the share of before. A high PUL can be over-removal.",
                 serious=True,
             )
         )
@@ -134,8 +134,7 @@ def warnings(report: Facts) -> list[Warning]:
     if report["purpose"] == "selection":
         notes.append(
             Warning(
-                "These are selection latents, on which something was chosen. Numbers to publish need "
-                "--purpose report.",
+                "These are selection latents, on which something was chosen. Numbers to publish need --purpose report.",
                 serious=True,
             )
         )
@@ -143,8 +142,8 @@ def warnings(report: Facts) -> list[Warning]:
     if second and not _overlap(found["pul_interval"], second["pul_interval"]):
         notes.append(
             Warning(
-                f"The two classifiers disagree: PUL {percent(found['pul'])} by the one that may have given the feedback, "
-                f"{percent(second['pul'])} by the independent one.",
+                f"The two classifiers disagree: PUL {percent(found['pul'])} by the one that may have given the "
+                f"feedback, {percent(second['pul'])} by the independent one.",
                 serious=True,
             )
         )
