@@ -99,6 +99,7 @@ def test_one_run_best_in_both_and_none_with_fid(runs, tmp_path):
             {"sha256": {"original": "a" * 64, "unlearned": "u", "classifier": "9" * 64}},
             "another classifier .*: 999999999999…",
         ),
+        ({"ret_fid": {"value": 3.0, "n": 1500, "retrained_sha256": "2" * 64}}, "another retrained generator"),
         ({"sha256": {"original": "1" * 64, "unlearned": "u", "classifier": "c" * 64}}, "another original"),
         ({"sha256": {"original": "a" * 64, "unlearned": "u"}}, "another classifier than .*: none, not cccccccccccc…"),
         ({"provenance": {"hashes": {"data": "1" * 64}}}, "another data"),

@@ -13,7 +13,7 @@ from parsed import ATTACK, Page, assert_self_contained
 
 from fastunlearn.evaluation import Pairs, style
 from fastunlearn.evaluation.page import charts, gallery, text, write_report
-from fastunlearn.evaluation.page.summary import complete, sentence, warnings
+from fastunlearn.evaluation.page.summary import complete, notices, sentence
 
 
 def test_everything_measured_is_there(run, report, pairs):
@@ -161,15 +161,15 @@ def test_sentence_says_how_much(report):
         ({"provenance": None}, False, "not comparable with published Inception FIDs"),
     ],
 )
-def test_warnings(report, changes, serious, words):
+def test_notices(report, changes, serious, words):
     standard = {"extractor": {"extractor": "inception-v3", "standard": True}}
     report |= {"provenance": standard}
     report["fid"]["n"] = 15_000
     report["classifier"]["n_after"] = 30
-    assert warnings(complete(report)) == []
+    assert notices(complete(report)) == []
     for key, value in changes.items():
         report[key] = {**report[key], **value} if isinstance(value, dict) else value
-    (found,) = warnings(complete(report))
+    (found,) = notices(complete(report))
     assert words in found.text
     assert found.serious is serious
 
@@ -177,7 +177,7 @@ def test_warnings(report, changes, serious, words):
 def test_collateral_damage_is_the_first_warning(run, report):
     report["classes"][3] |= {"after": 10, "ratio": 10 / 150, "kept": False}
     page = Page(write_report(run, report))
-    first = next(w for w in warnings(complete(report)))
+    first = next(w for w in notices(complete(report)))
     assert first.serious
     assert "class 3 no longer has between 0.5 and 2 times" in first.text
     assert "class 3" in page.text("card-collateral")

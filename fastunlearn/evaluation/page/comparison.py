@@ -129,6 +129,8 @@ def _provenance(report: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for name, digest in report["sha256"].items():
         if name != "unlearned":
             yield name.replace("_", " "), digest
+    if report["ret_fid"]:
+        yield "retrained generator", report["ret_fid"]["retrained_sha256"]
     provenance = report["provenance"] or {}
     data = (provenance.get("hashes") or {}).get("data")
     if data is not None:

@@ -10,7 +10,7 @@ from ..pictures import Pairs
 from .charts import class_chart, loss_groups
 from .document import write_document
 from .gallery import gallery
-from .summary import changes, complete, extremes, remaining, sentence, warnings
+from .summary import changes, complete, extremes, notices, remaining, sentence
 from .text import label
 
 MOST_TEXT = 20_000
@@ -57,7 +57,7 @@ def write_report(folder: str | Path, report: Mapping[str, Any], pairs: Pairs | N
         method=_method(folder),
         started=str(environment.get("started", ""))[:10],
         sentence=sentence(report),
-        warnings=warnings(report),
+        notices=notices(report),
         loss=loss,
         gain=gain,
         lost=sum(row["change"] < 0 for row in others),

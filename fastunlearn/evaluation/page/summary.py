@@ -102,14 +102,14 @@ def _price(report: Facts) -> str | None:
 
 
 @dataclass(frozen=True)
-class Warning:
+class Notice:
     """Something to know; `serious` where it may turn the answer around."""
 
     text: str
     serious: bool = False
 
 
-def warnings(report: Facts) -> list[Warning]:
+def notices(report: Facts) -> list[Notice]:
     """What a careful reader would ask about these numbers, the serious ones first."""
     d, found, fid = report["forget"], report["classifier"], report["fid"]
     rows, notes = changes(report), []
@@ -117,7 +117,7 @@ def warnings(report: Facts) -> list[Warning]:
     if lost:
         low, high = SHARE_BOUNDS
         notes.append(
-            Warning(
+            Notice(
                 f"Collateral damage: {', '.join(lost)} no longer {'has' if len(lost) == 1 else 'have'} between {low:g} "
                 f"and {high:g} times the share of before. A high PUL can be over-removal.",
                 serious=True,
@@ -125,7 +125,7 @@ def warnings(report: Facts) -> list[Warning]:
         )
     if fid and fid["ratio"] is not None and fid["ratio"] > 2:
         notes.append(
-            Warning(
+            Notice(
                 f"The FID is {fid['ratio']:.1f} times the original's: part of the forgetting may be images that "
                 "show nothing any more.",
                 serious=True,
@@ -133,7 +133,7 @@ def warnings(report: Facts) -> list[Warning]:
         )
     if report["purpose"] == "selection":
         notes.append(
-            Warning(
+            Notice(
                 "These are selection latents, on which something was chosen. Numbers to publish need --purpose report.",
                 serious=True,
             )
@@ -141,7 +141,7 @@ def warnings(report: Facts) -> list[Warning]:
     second = report["second_classifier"]
     if second and not _overlap(found["pul_interval"], second["pul_interval"]):
         notes.append(
-            Warning(
+            Notice(
                 f"The two classifiers disagree: PUL {percent(found['pul'])} by the one that may have given the "
                 f"feedback, {percent(second['pul'])} by the independent one.",
                 serious=True,
@@ -150,14 +150,14 @@ def warnings(report: Facts) -> list[Warning]:
     rate = found["false_positive_interval"]
     if rate and found["n_after"] <= rate[1] * (report["n"] - found["n_after"]):
         notes.append(
-            Warning(
+            Notice(
                 f"The {count(found['n_after'])} images left are no more than this classifier's own mistakes would "
                 f"give: whether any of them shows class {d} cannot be told from their number."
             )
         )
     if fid and fid["n"] != DIGIT_FID_SAMPLES:
         notes.append(
-            Warning(
+            Notice(
                 f"The FIDs are of {count(fid['n'])} images and compare only with others of {count(fid['n'])}; those "
                 f"published for this library are of {count(DIGIT_FID_SAMPLES)}."
             )
@@ -165,10 +165,10 @@ def warnings(report: Facts) -> list[Warning]:
     extractor = (report["provenance"] or {}).get("extractor")
     if fid and (extractor is None or not extractor["standard"]):
         name = "a digit classifier" if extractor is None else extractor["extractor"]
-        notes.append(Warning(f"The FID uses features of {name}: it is not comparable with published Inception FIDs."))
+        notes.append(Notice(f"The FID uses features of {name}: it is not comparable with published Inception FIDs."))
     if not report["ret_fid"]:
         notes.append(
-            Warning(
+            Notice(
                 "No retrained generator was given, so that there is no Ret-FID: how far this is from never having "
                 f"seen class {d} is not known."
             )
