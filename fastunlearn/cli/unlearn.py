@@ -116,7 +116,8 @@ class Unlearn(Generic[MethodConfig]):
         print(f"feedback: {feedback.n_undesired} undesired and {feedback.n_desired} desired images")
         after = unlearn(model, method, feedback, out, self.loop, self.scorer(bundle))
         records = read_records(out)
-        print("".join(f"{line}\n" for line in describe(records, self.loop.scoring.score_share)), end="")
+        for line in describe(records, self.loop.scoring.score_share):
+            print(line)
         facts = {
             "unlearned": {
                 "base": gan,
@@ -124,7 +125,7 @@ class Unlearn(Generic[MethodConfig]):
                 "forget": self.forget,
                 "method": {method.name: to_dict(self.method)},
                 "seed": self.loop.seed,
-                **({"scores": records} if records else {}),
+                "scores": records,
                 **environment(),
             }
         }
@@ -159,11 +160,13 @@ class Unlearn(Generic[MethodConfig]):
     def scorer(self, bundle: Bundle) -> Scorer | None:
         """Judges the run under way: the bundle's judges, or a classifier of one's own alone; None without either."""
         config, seed = self.loop.scoring, self.loop.seed
+        if config.score_every == 0:
+            return None
         if self.source.classifier is not None:
             return Scorer(
                 config=config, seed=seed, classifier=load_classifier(self.source.classifier), forget=self.forget
             )
-        if config.score_every == 0 or bundle.is_checkpoint or not bundle.classifier.exists():
+        if bundle.is_checkpoint or not bundle.classifier.exists():
             return None
         return Scorer.of_judges(bundle.judges(), self.forget, config, seed)
 

@@ -1,6 +1,7 @@
 """What a run is judged by while it is under way: undesired images and FID of a few images, on latents of their own."""
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from ..errors import FastUnlearnError
 from ..feedback.latents import generate, latent_batches
 from ..files import state_sha256
 from ..metrics import FeatureStatistics
-from ..models.classifiers import class_logits, features, require_class
+from ..models.classifiers import class_logits, evaluating, features, require_class
 from ..models.protocol import GenerativeModel
 from ..training.scoring import Numbers, Score, ScoringConfig
 from .suite import Judges
@@ -81,7 +82,12 @@ class Scorer:
         n = self.config.n_score
         undesired, activations = 0, []
         device = next(model.generator.parameters()).device
-        with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with ExitStack() as unchanged:
+            unchanged.enter_context(torch.no_grad())
+            unchanged.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
+            for module in (model, model.generator, model.ema):
+                if isinstance(module, nn.Module):
+                    unchanged.enter_context(evaluating(module))
             for z, noise_seed in latent_batches(model, self.seed, "scoring", n):
                 images = generate(model, z, noise_seed)
                 if self.classifier is not None:
@@ -141,7 +147,8 @@ def describe(records: Mapping[str, Mapping[str, Any]], share: float) -> list[str
     lines = []
     for phase, record in records.items():
         spent = record["seconds"]["scoring"] / max(record["seconds"]["phase"], 1e-9)
-        line = f"{phase}: kept step {record['kept']} of {record['steps']}, {record['why']}; scoring took {spent:.1%} of the time"
+        line = f"{phase}: kept step {record['kept']} of {record['steps']}, {record['why']}; scoring took {spent:.1%}"
+        line += " of the time"
         if spent > share:
             line += f", more than {share:.0%}: give a larger --score-every or a smaller --n-score"
         lines.append(line)

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from .. import ops
 from ..config import require_range, to_dict
-from ..evaluation.scorer import Scorer
 from ..feedback import Feedback
 from ..models.protocol import GenerativeModel
 from ..training.adversarial import AdversarialConfig, Networks, adversarial_phase
 from ..training.loop import Images, Phase, Terms
+from ..training.scoring import ModelScorer
 from .fisher import FisherKind, fisher_information
 
 Phases = Generator[Phase, None, GenerativeModel]
@@ -100,7 +100,7 @@ class AdaptThenUnlearn:
         self.config = config or AdaptThenUnlearnConfig()
 
     def phases(
-        self, model: GenerativeModel, feedback: Feedback, seed: int = 0, scorer: Scorer | None = None
+        self, model: GenerativeModel, feedback: Feedback, seed: int = 0, scorer: ModelScorer | None = None
     ) -> Phases:
         """Yield the phases for `training.loop.run`; return the unlearned model. `model` stays as it was."""
         config = self.config

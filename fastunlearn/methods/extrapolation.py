@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from .. import ops
-from ..evaluation.scorer import Scorer
 from ..feedback import Feedback
 from ..models.protocol import GenerativeModel
 from ..training.adversarial import AdversarialConfig, Networks
+from ..training.scoring import ModelScorer
 from .adapt_then_unlearn import AdaptConfig, Phases, averaged, negative_adaptation
 
 
@@ -40,7 +40,7 @@ class Extrapolation:
         self.config = config or ExtrapolationConfig()
 
     def phases(
-        self, model: GenerativeModel, feedback: Feedback, seed: int = 0, scorer: Scorer | None = None
+        self, model: GenerativeModel, feedback: Feedback, seed: int = 0, scorer: ModelScorer | None = None
     ) -> Phases:
         """Yield stage 1 for `training.loop.run`; return the moved model. `model` stays as it was."""
         config, anchor = self.config, averaged(model)

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from ..errors import FastUnlearnError
-from ..evaluation.scorer import Scorer
 from ..feedback import Feedback
 from ..models.protocol import GenerativeModel
 from ..training.loop import LoopConfig, run
+from ..training.scoring import ModelScorer
 from .adapt_then_unlearn import AdaptThenUnlearn, AdaptThenUnlearnConfig
 from .extrapolation import Extrapolation, ExtrapolationConfig
 
@@ -23,7 +23,7 @@ def unlearn(
     feedback: Feedback,
     out: str | Path,
     loop: LoopConfig | None = None,
-    scorer: Scorer | None = None,
+    scorer: ModelScorer | None = None,
 ) -> GenerativeModel:
     """Run a method: ``unlearn(load("mnist32"), AdaptThenUnlearn(), feedback, "runs/8")``.
 

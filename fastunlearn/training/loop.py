@@ -128,7 +128,7 @@ class Phase:
             "batch size": str(self.batch_size),
             "start": state_sha256(start),
             "settings": json.dumps(self.settings, sort_keys=True),
-            **({"scores that decide": json.dumps(scoring, sort_keys=True)} if scoring else {}),
+            **({"scoring that decides": json.dumps(scoring, sort_keys=True)} if scoring else {}),
         }
 
 
@@ -272,7 +272,7 @@ def _run_phase(
             raise FastUnlearnError(f"{state.folder}: {phase.name} is past step {phase.steps}, at {start}")
         _restore(phase.modules, saved["modules"])
         _restore(optimizers, saved["optimizers"])
-        scoring.load_state_dict(saved["scoring"])
+        scoring.load_state_dict(saved.get("scoring", {}))
         log.latest = saved["values"]
     log.rewind(start)
     order = DataOrder(phase.data.n, phase.batch_size, stream_seed(config.seed, phase.name, "data"))

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import nn
@@ -18,6 +18,7 @@ from torch import nn
 from ..config import require_range
 from ..errors import FastUnlearnError
 from ..files import atomic_write
+from ..models.protocol import GenerativeModel
 
 Numbers = Mapping[str, float]
 
@@ -55,6 +56,8 @@ class ScoringConfig:
         if self.score_every != "auto":
             require_range(self, score_every=not_negative)
         require_range(self, score_share=(0, 1), n_score=(2, math.inf), keep_undesired=(0, 1), patience=not_negative)
+        if self.decides and self.score_every == 0:
+            raise FastUnlearnError("keep=best and patience need scores, got score_every = 0")
 
     @property
     def decides(self) -> bool:
@@ -84,10 +87,18 @@ class Score:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
+class ModelScorer(Protocol):
+    """Whoever can judge a generator under way; `evaluation.scorer.Scorer` does."""
+
+    def score(self, after: Callable[[], GenerativeModel], before: GenerativeModel | None = None) -> Score:
+        """The score of the model that `after` gives at any time, compared with `before`."""
+        ...
+
+
 def scored_steps(config: ScoringConfig, steps: int, batch_size: int, n: int, extra: int = 0) -> frozenset[int]:
     """After which steps of a phase a score of n images is taken, `extra` more of them being taken beside.
 
-    "auto": with the share s, P = ⌊s · steps · batch_size · GENERATIONS_PER_IMAGE / n⌋ − extra of them, at ⌈i · steps / P⌉.
+    "auto": P = ⌊score_share · steps · batch_size · GENERATIONS_PER_IMAGE / n⌋ − extra of them, at ⌈i · steps / P⌉.
     """
     if config.score_every == 0 or steps == 0:
         return frozenset()
@@ -214,7 +225,7 @@ class Scoring:
         for name, value in scores.items():
             if not math.isfinite(value):
                 raise FastUnlearnError(
-                    f"{self.phase}: score {name} is {value} {when}; training diverged, or the judge does not fit the images"
+                    f"{self.phase}: score {name} is {value} {when}; lower the learning rate, or check the judge"
                 )
         return {name: float(value) for name, value in scores.items()}
 
