@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from fastunlearn.config import from_dict
 from fastunlearn.errors import FastUnlearnError
 from fastunlearn.training.loop import Average, Images, LoopConfig, Phase, Player, run
 from fastunlearn.training.scoring import (
@@ -296,3 +297,12 @@ def test_auto_takes_as_many_as_its_share_pays_for_evenly():
         assert max(gaps) - min(gaps) <= 1
     assert scored_steps(ScoringConfig(), 100, 32, 1000, extra=1) == set(), "too short to be worth one"
     assert scored_steps(ScoringConfig(score_share=1.0), 3, 1000, 2) == {1, 2, 3}
+
+
+def test_settings_stand_in_a_bundle_as_in_any_yaml():
+    for every in ("auto", 100):
+        values = {"seed": 3, "scoring": {"score_every": every, "keep": "best"}}
+        loop = from_dict(LoopConfig, values, "loop", LoopConfig(precision="bf16"))
+        assert loop.scoring == ScoringConfig(score_every=every, keep="best")
+    with pytest.raises(FastUnlearnError, match="unknown key 'score_evry', the nearest is 'score_every'"):
+        from_dict(LoopConfig, {"scoring": {"score_evry": 3}}, "loop", LoopConfig())
