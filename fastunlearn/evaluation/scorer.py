@@ -33,6 +33,9 @@ class Scorer:
         forget: the class to forget; or None.
         extractor: module whose `features` are compared; or None for no FID.
         target: the data's statistics of these features; or None for no FID.
+
+    Raises:
+        FastUnlearnError: the scores are to decide, and there is no FID.
     """
 
     config: ScoringConfig
@@ -41,6 +44,10 @@ class Scorer:
     forget: int | None = None
     extractor: nn.Module | None = None
     target: FeatureStatistics | None = None
+
+    def __post_init__(self) -> None:
+        if self.config.decides and self.target is None:
+            raise FastUnlearnError("keep=best and patience need an FID, so a bundle with feature statistics")
 
     @classmethod
     def of_judges(cls, judges: Judges, forget: int, config: ScoringConfig, seed: int) -> "Scorer":

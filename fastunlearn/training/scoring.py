@@ -132,7 +132,7 @@ class Scoring:
         if score is not None:
             self.due = scored_steps(config, steps, batch_size, score.n, extra=int(score.before is not None))
         if self.decides and score.rank is None:
-            raise FastUnlearnError(f"{phase}: keep=best and patience need an FID; use a bundle with feature statistics")
+            raise FastUnlearnError(f"{phase}: keep=best and patience need scores with a rank")
         if self.decides and not self.due and steps:
             raise FastUnlearnError(
                 f"{phase}: keep=best and patience need scores, and {steps} steps have none with "

@@ -1,18 +1,23 @@
 """What a run is judged by on the way: counted by hand, on latents of its own, without a trace in the run."""
 
+import time
 from dataclasses import replace
+from statistics import median
 
 import pytest
 import torch
 from torch import nn
 
+from fastunlearn.bundle import Bundle
 from fastunlearn.errors import FastUnlearnError
 from fastunlearn.evaluation.scorer import Scorer, describe
 from fastunlearn.evaluation.suite import Judges
+from fastunlearn.feedback import label_with_classifier
 from fastunlearn.feedback.latents import latent_batches
 from fastunlearn.files import state_sha256
 from fastunlearn.metrics import DigitStatistics, FeatureStatistics
-from fastunlearn.training.scoring import ScoringConfig
+from fastunlearn.training.loop import advance
+from fastunlearn.training.scoring import ScoringConfig, scored_steps
 
 CONFIG = ScoringConfig(n_score=500)
 
@@ -144,6 +149,9 @@ def test_without_statistics_people_see_the_share_and_nothing_is_decided(classifi
     scorer = Scorer.of_judges(Judges(classifier=classifier), 8, CONFIG, 0)
     assert scorer.measure(original) == {"undesired@500": 0.1}
     assert scorer.score(lambda: original, original).rank is None
+    for decisive in (replace(CONFIG, keep="best"), replace(CONFIG, patience=1)):
+        with pytest.raises(FastUnlearnError, match="need an FID"):
+            replace(scorer, config=decisive)
 
 
 def test_training_has_an_fid_alone(classifier, original):
@@ -162,6 +170,34 @@ def test_a_class_that_the_judges_do_not_know(judges, classifier, original):
     scorer = Scorer.of_judges(Judges(classifier=classifier), 10, CONFIG, 0)
     with pytest.raises(FastUnlearnError, match="knows the classes 0 to 9"):
         scorer.measure(original)
+
+
+@pytest.mark.slow
+def test_auto_costs_no_more_than_its_share_of_the_shipped_bundles_time():
+    """Seconds on this machine: of the steps that pay for a scoring, and of a scoring."""
+    bundle = Bundle("mnist32")
+    model, judges, config = bundle.model(), bundle.judges(), ScoringConfig()
+    feedback = label_with_classifier(model, judges.classifier, 8, 300, 0, 10)
+    method, precision = bundle.method("adapt-then-unlearn"), bundle.loop().resolved_precision()
+    phase = next(method.phases(model, feedback))  # stage 1; stage 2 has the same game and the repulsion besides
+    optimizers = {name: player.optimizer() for name, player in phase.players.items()}
+    scorer = Scorer.of_judges(judges, 8, config, 0)
+
+    def seconds(call, *arguments):
+        start = time.perf_counter()
+        call(*arguments)
+        return time.perf_counter() - start
+
+    real = phase.data.batch(torch.arange(phase.batch_size) % phase.data.n)
+    stepping, scoring = [], []
+    for step in range(1, 9):
+        stepping.append(seconds(advance, phase, optimizers, real, step, precision))
+        if step % 4 == 0:
+            scoring.append(seconds(scorer.measure, model))
+    steps = method.config.unlearn_steps
+    n_scored = 1 + len(scored_steps(config, steps, phase.batch_size, config.n_score, extra=1))
+    assert n_scored == 7
+    assert n_scored * min(scoring) <= config.score_share * steps * median(stepping)
 
 
 def test_a_line_for_people_says_when_scoring_cost_too_much():

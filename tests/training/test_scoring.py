@@ -242,7 +242,7 @@ def test_weights_that_are_not_finite_are_never_the_best(tmp_path):
 def test_scores_that_cannot_decide_are_refused_before_any_step(tmp_path):
     for scoring in (BEST, replace(EVERY_2, patience=1)):
         for scored, message in (
-            (Run(rank=None), "fit: keep=best and patience need an FID"),
+            (Run(rank=None), "fit: keep=best and patience need scores with a rank"),
             (Run(), "12 steps have none with score_every=auto"),
         ):
             config = scoring if scored.phase.score.rank is None else replace(scoring, score_every="auto", n_score=9)
