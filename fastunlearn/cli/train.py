@@ -19,7 +19,7 @@ from ..models.stylegan2 import StyleGAN2, StyleGAN2Config
 from ..training.adversarial import AdversarialConfig, Networks, adversarial_phase
 from ..training.loop import Images, LoopConfig, Phase, run
 from ..training.record import HARMLESS, check_run, environment, open_run
-from ..training.scoring import ModelScorer, read_records
+from ..training.scoring import ModelScorer, kept_steps, read_records
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,13 @@ class Train:
         start = time.monotonic()
         model = run(self.phases(model, Images(len(images), images.batch), scorer), self.out, self.loop)
         records = read_records(self.out)
-        training = {"data": self.data, "steps": self.steps, "seed": self.loop.seed, "scores": records, **environment()}
+        training = {
+            "data": self.data,
+            "steps": self.steps,
+            "seed": self.loop.seed,
+            "kept": kept_steps(records),
+            **environment(),
+        }
         save_bundle(model, self.out / "bundle", {"training": training})
         for line in describe(records, self.loop.scoring.score_share):
             print(line)

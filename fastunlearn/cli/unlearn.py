@@ -19,7 +19,7 @@ from ..models.classifiers import class_logits, load_classifier
 from ..models.protocol import GenerativeModel
 from ..training.loop import LoopConfig
 from ..training.record import HARMLESS, check_run, environment, open_run
-from ..training.scoring import read_records
+from ..training.scoring import kept_steps, read_records
 from .flags import parse_flags
 
 MethodConfig = TypeVar("MethodConfig")
@@ -125,7 +125,7 @@ class Unlearn(Generic[MethodConfig]):
                 "forget": self.forget,
                 "method": {method.name: to_dict(self.method)},
                 "seed": self.loop.seed,
-                "scores": records,
+                "kept": kept_steps(records),
                 **environment(),
             }
         }

@@ -112,14 +112,14 @@ def scored_steps(config: ScoringConfig, steps: int, batch_size: int, n: int, ext
 class Scoring:
     """The scores of one phase so far, and the weights of the best of its steps.
 
+    A phase without a score has none due, and they decide nothing.
+
     Args:
         phase: its name, for the messages.
         score: what it is judged by, or None.
         config: when, and what follows from it.
         steps: of the phase.
         batch_size: of the phase.
-
-    A phase without a score has none due, and they decide nothing.
 
     Raises:
         FastUnlearnError: the scores are to decide and cannot.
@@ -255,3 +255,14 @@ def read_records(folder: Path) -> dict[str, Any]:
         return json.loads(path.read_text())
     except ValueError as error:
         raise FastUnlearnError(f"{path}: damaged ({error}); delete it") from error
+
+
+def kept_steps(records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What a bundle says of the phases it comes from: which step was kept of each, why, and its scores."""
+    return {
+        phase: {
+            **{name: record[name] for name in ("steps", "ended", "kept", "why", "n", "before")},
+            "scores": next(taken for taken in record["scored"] if taken["step"] == record["kept"]),
+        }
+        for phase, record in records.items()
+    }

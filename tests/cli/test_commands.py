@@ -99,10 +99,12 @@ def test_scores_of_an_unlearning_change_nothing_and_stand_in_its_record(gan, cli
     for name in ("generator", "generator_ema", "discriminator"):
         a, b = ((tmp_path / run / f"bundle/{name}.safetensors").read_bytes() for run in ("off", "on"))
         assert a == b, name
-    facts = Bundle(tmp_path / "on/bundle").config["unlearned"]["scores"]["unlearn"]
-    assert [list(row) for row in facts["scored"]] == [["step", "undesired@30"]] * 2
+    scored = read_records(tmp_path / "on")["unlearn"]["scored"]
+    assert [list(row) for row in scored] == [["step", "undesired@30"]] * 2
+    facts = Bundle(tmp_path / "on/bundle").config["unlearned"]["kept"]["unlearn"]
+    assert (facts["kept"], facts["steps"], facts["scores"]) == (2, 2, scored[1])
     assert 0 < facts["before"]["undesired@30"] < 1
-    assert Bundle(tmp_path / "off/bundle").config["unlearned"]["scores"] == {}
+    assert Bundle(tmp_path / "off/bundle").config["unlearned"]["kept"] == {}
 
 
 def test_keeping_the_best_needs_something_to_tell_it_by(gan, cli, tmp_path):
