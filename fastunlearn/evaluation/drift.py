@@ -37,8 +37,7 @@ def drifts(
 
 
 def _feature_drift(before: Observation, after: Observation, kept: Tensor) -> Tensor:
-    if before.features is None:
-        raise FastUnlearnError("the classifier gives no features to compare")
+    before.require_features()
     return feature_cosine_distance(before.features[kept], after.features[kept])
 
 

@@ -57,7 +57,7 @@ def ret_fid(before: Observation, after: Observation, retrained: Observation | No
     """
     if retrained is None:
         raise FastUnlearnError("no retrained generator was given")
-    _require_features(after)
+    after.require_features()
     return RetFid(
         value=after.statistics.distance(retrained.statistics),
         original=before.statistics.distance(retrained.statistics),
@@ -88,8 +88,3 @@ def separation(before: Observation, feedback: Feedback | None, forget: int) -> S
     found = roc_auc(before.z.double() @ direction / direction.norm(), is_undesired)
     score = "projection of the latent onto mean(undesired) - mean(desired) of the feedback's latents"
     return Separation(*found, score=score)
-
-
-def _require_features(seen: Observation) -> None:
-    if seen.features is None:
-        raise FastUnlearnError("the classifier gives no features to compare")

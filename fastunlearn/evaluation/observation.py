@@ -1,5 +1,6 @@
 """What the judges see in the images of one generator, and in real ones."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -19,6 +20,9 @@ from .judges import Judges
 
 PICTURES = 500
 """Images that an observation keeps, for measures that look at pixels; the first of its latents."""
+
+PICTURE_BYTES = 1 << 28
+"""Of the kept images together, at most; large images are fewer than `PICTURES`."""
 
 QUALITY_SAMPLES = 5000
 """Images a side, at most, of the comparisons whose cost grows with the square of their number."""
@@ -67,6 +71,15 @@ class Observation:
         """[n] int64, the classifier's."""
         return self.logits.argmax(dim=1)
 
+    def require_features(self) -> None:
+        """Refuse an observation by judges that see no features.
+
+        Raises:
+            FastUnlearnError: there are none.
+        """
+        if self.features is None:
+            raise FastUnlearnError("the classifier gives no features to compare")
+
     def images(self) -> Tensor:
         """The kept pictures, [m, C, H, W] float32 in [−1, 1]."""
         return from_uint8(self.pictures)
@@ -98,7 +111,7 @@ def observe(
         raise ValueError(f"observe: n must be at least 2, got {n}")
     latents, logits, second_classes, seen, pictures = [], [], [], [], []
     attributes: dict[str, list[Tensor]] = {name: [] for name in judges.attributes}
-    kept = 0
+    kept, most = 0, max(2, min(PICTURES, PICTURE_BYTES // math.prod(model.image_shape)))
     with tqdm(total=n, desc=progress, unit="img", disable=progress is None) as bar:
         for z, noise_seed in latent_batches(model, seed, purpose, n):
             images = generate(model, z, noise_seed)
@@ -110,8 +123,8 @@ def observe(
                 flags.append(has_attribute(name, judges.attributes[name], images))
             if judges.sees_features:
                 seen.append(features(judges.extractor, images))
-            if kept < PICTURES:
-                pictures.append(to_uint8(images[: PICTURES - kept]))
+            if kept < most:
+                pictures.append(to_uint8(images[: most - kept]))
                 kept += len(pictures[-1])
             bar.update(len(z))
     return Observation(
@@ -170,12 +183,20 @@ def observe_real(dataset: ImageDataset, judges: Judges) -> RealImages:
         judges: who looks; those whose extractor has no features see nothing.
 
     Raises:
-        FastUnlearnError: there are no features, or the judges refuse the images.
+        FastUnlearnError: there are no features, the judges refuse the images, or the labels number other classes.
     """
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))
     if judges.statistics is not None:
         order = order[: 2 * QUALITY_SAMPLES]  # without one of two classes there is still enough
     chosen = dataset.subset(order)
-    classes = class_logits(judges.classifier, chosen).argmax(1) if chosen.labels is None else chosen.labels
+    classes = class_logits(judges.classifier, chosen).argmax(1)
+    if chosen.labels is not None:
+        agreement = (classes == chosen.labels).float().mean().item()
+        if agreement < 0.5:
+            raise FastUnlearnError(
+                f"{dataset.name}: the classifier agrees with {agreement:.0%} of its labels; number the classes as the "
+                "classifier does, or give the images without subfolders"
+            )
+        classes = chosen.labels
     tensors = {"images": dataset.images} | ({} if dataset.labels is None else {"labels": dataset.labels})
     return RealImages(classes, features(judges.extractor, chosen), state_sha256(tensors), len(dataset))

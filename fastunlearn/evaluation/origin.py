@@ -7,7 +7,10 @@ from pathlib import Path
 
 import torch
 
-from .. import __version__
+from .. import (
+    __version__,
+    ops,  # noqa: F401 (declares all of them)
+)
 from ..diagnosis import available_cores
 from ..files import file_sha256
 from ..kernels.registry import choices
@@ -15,7 +18,6 @@ from ..metrics.extractors import lenet_extractor, module_extractor
 from ..models.lenet import LeNet
 from ..models.protocol import GenerativeModel
 from ..training.record import version
-from ..training.run_state import read_seconds
 from .judges import Judges
 from .observation import Observation, RealImages
 from .report import Hardware, Origin, Seconds
@@ -30,7 +32,7 @@ def origin(
     retrained: Observation | None,
     real: RealImages | None,
     run: Path | None,
-    seconds: float,
+    seconds: Seconds,
 ) -> Origin:
     """Everything on which a report depends.
 
@@ -42,7 +44,7 @@ def origin(
         retrained: what they saw of the retrained one, or None.
         real: what they saw of the data, or None.
         run: folder of the unlearning run, or None.
-        seconds: that the evaluation took.
+        seconds: that unlearning and evaluation took.
     """
     device = next(model.generator.parameters()).device.type
     in_run = {name: None if run is None else run / name for name in ("feedback.safetensors", "config.yaml")}
@@ -66,7 +68,7 @@ def origin(
             memory_gb=round(_memory_bytes() / 1e9, 1),
         ),
         kernels={c.op: c.implementation for c in choices() if c.device == device},
-        seconds=Seconds(unlearning=None if run is None else read_seconds(run), evaluation=round(seconds, 3)),
+        seconds=seconds,
         peak_memory_mb=round(_peak_bytes() / 1e6, 1),
     )
 

@@ -36,6 +36,7 @@ def fid(before: Observation, after: Observation, judges: Judges, real: RealImage
     Raises:
         FastUnlearnError: there is neither, or there are no features.
     """
+    before.require_features()
     if judges.statistics is not None:
         full, without = judges.statistics.full, judges.statistics.without[forget]
     elif real is not None:

@@ -22,11 +22,10 @@ def quality(
     before: Observation, after: Observation, real: RealImages | None, forget: int
 ) -> tuple[Quality, tuple[NotMeasured, ...]]:
     """Scores of both generators, and what could not be measured with the reason."""
-    sides = (None, None) if real is None else tuple(real.all_and_without(forget))
     scores, missing = [], {}
+    sides = (None, None) if real is None else real.all_and_without(forget)
     for seen, chosen in zip((before, after), sides, strict=True):
-        beside = None if chosen is None or seen.features is None else real.features[chosen][:QUALITY_SAMPLES]
-        found, lacking = _scores(seen, beside, "no real images were given" if real is None else "no features")
+        found, lacking = _scores(seen, None if real is None else real.features[chosen][:QUALITY_SAMPLES])
         scores.append(found)
         missing |= lacking
     n_real = None if real is None else tuple(min(int(chosen.sum()), QUALITY_SAMPLES) for chosen in sides)
@@ -35,7 +34,7 @@ def quality(
     return Quality(*scores, n=n, n_real=n_real, n_pictures=len(before.pictures)), listed
 
 
-def _scores(seen: Observation, real: Tensor | None, why: str) -> tuple[QualityScores, dict[str, str]]:
+def _scores(seen: Observation, real: Tensor | None) -> tuple[QualityScores, dict[str, str]]:
     """One generator's scores, and the names of those that are missing with the reason."""
     found, missing = {}, {}
     if seen.n >= 10 * _SPLITS:
@@ -49,8 +48,10 @@ def _scores(seen: Observation, real: Tensor | None, why: str) -> tuple[QualitySc
     else:
         missing["MS-SSIM"] = f"the images are smaller than its window of 11 pixels ({side})"
     compared = "KID, precision, recall, density and coverage"
+    if seen.features is None:
+        return QualityScores(**found), missing | {compared: "the classifier gives no features to compare"}
     if real is None:
-        return QualityScores(**found), missing | {compared: why}
+        return QualityScores(**found), missing | {compared: "no real images were given"}
     fake = seen.features[:QUALITY_SAMPLES]
     subset = min(_SUBSET, len(real), len(fake))
     if subset < 100:

@@ -13,6 +13,7 @@ from ..feedback.session import Feedback
 from ..metrics import DIGIT_FID_SAMPLES
 from ..models.classifiers import class_logits, embeddings, require_class
 from ..models.protocol import GenerativeModel
+from ..training.run_state import read_seconds
 from .drift import drifts
 from .forgetting import forgetting, ret_fid, separation
 from .judges import Judges
@@ -20,7 +21,7 @@ from .observation import Observation, RealImages, has_attribute, observe, observ
 from .origin import origin, versions
 from .price import attributes, class_shares, fid
 from .quality import quality
-from .report import NotMeasured, Report
+from .report import NotMeasured, Report, Seconds
 
 Result = TypeVar("Result")
 
@@ -71,27 +72,28 @@ def evaluate(
         raise FastUnlearnError(
             f"{data.name}: images are {data.image_shape}, the generator's {tuple(original.image_shape)}; resize them"
         )
+    # What can be refused is looked at before any long work.
+    run = None if run is None else Path(run)
+    feedback, unlearning = (None, None) if run is None else (_feedback(run), read_seconds(run))
+    real = None if data is None or not judges.sees_features else observe_real(data, judges)
     models = {"before": original, "after": unlearned} | ({} if retrained is None else {"retrained": retrained})
     seen = {
         name: observe(model, judges, n=n, seed=seed, purpose=purpose, progress=name if progress else None)
         for name, model in models.items()
     }
     before, after, again = seen["before"], seen["after"], seen.get("retrained")
-    real = None if data is None or not judges.sees_features else observe_real(data, judges)
-    run = None if run is None else Path(run)
-    report = compare(before, after, judges, forget, retrained=again, real=real, feedback=_feedback(run))
-    where = origin(
-        original, judges, before, after, retrained=again, real=real, run=run, seconds=time.perf_counter() - start
-    )
+    report = compare(before, after, judges, forget, retrained=again, real=real, feedback=feedback)
+    seconds = Seconds(unlearning, round(time.perf_counter() - start, 3))
+    where = origin(original, judges, before, after, retrained=again, real=real, run=run, seconds=seconds)
     missing = report.not_measured
-    if run is not None and where.seconds.unlearning is None:
-        missing += (NotMeasured("seconds of unlearning", f"{run} holds no timing.json"),)
+    if run is not None and unlearning is None:
+        missing += (NotMeasured("seconds of unlearning", "the run has no timing.json"),)
     return dataclasses.replace(report, provenance=where, not_measured=missing)
 
 
-def _feedback(run: Path | None) -> Feedback | None:
-    path = None if run is None else run / "feedback.safetensors"
-    return Feedback.load(path) if path is not None and path.is_file() else None
+def _feedback(run: Path) -> Feedback | None:
+    path = run / "feedback.safetensors"
+    return Feedback.load(path) if path.is_file() else None
 
 
 def check(original: GenerativeModel, unlearned: GenerativeModel, judges: Judges, forget: int) -> None:

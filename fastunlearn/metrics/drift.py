@@ -1,6 +1,7 @@
 """How far the images of the same latents moved that should have stayed: one number a pair, 0 for equal images."""
 
 import contextlib
+import pickle
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -71,7 +72,10 @@ def load_lpips(net: str = "alex") -> PairDistance:
         raise FastUnlearnError(f"the weights of {stem} are not in {folder}; torchvision puts them there")
     with warnings.catch_warnings(), contextlib.redirect_stdout(None):
         warnings.simplefilter("ignore")  # it asks torchvision for weights in the way of old versions
-        model = lpips.LPIPS(net=net, verbose=False).eval().requires_grad_(False)
+        try:
+            model = lpips.LPIPS(net=net, verbose=False).eval().requires_grad_(False)
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise FastUnlearnError(f"the weights of {stem} in {folder} cannot be read; remove the file") from error
     return lambda before, after: _lpips(model, before, after)
 
 
@@ -83,6 +87,8 @@ def _lpips(model: nn.Module, before: Tensor, after: Tensor, batch: int = 50) -> 
 
 
 def _visible(images: Tensor, least: int = 64) -> Tensor:
+    if images.shape[1] not in (1, 3):
+        raise FastUnlearnError(f"LPIPS looks at images of 1 or 3 channels, these have {images.shape[1]}")
     images = images.expand(-1, 3, -1, -1)
     if min(images.shape[2:]) < least:
         factor = least / min(images.shape[2:])

@@ -11,7 +11,8 @@ from PIL import Image
 
 from fastunlearn import diagnosis
 from fastunlearn.bundle import load
-from fastunlearn.files import state_sha256
+from fastunlearn.evaluation import Report, save_images
+from fastunlearn.files import file_sha256, state_sha256
 
 TINY = (
     *("--size", 16, "--g-widths", 4, 4, 4, "--d-widths", 4, 4, 4, "--latent-dim", 4, "--style-dim", 4),
@@ -81,6 +82,10 @@ def test_unlearn_then_evaluate(gan, cli, tmp_path):
     for name in ("before_after.png", "histogram.png"):
         with Image.open(out / name) as picture:
             assert picture.width > 300
+    assert report["provenance"]["seconds"]["unlearning"] > 0
+    assert report["provenance"]["hashes"]["feedback"] == file_sha256(out / "feedback.safetensors")
+    assert report["separation"]["n_undesired"] == report["classifier"]["n_before"]
+    assert "Ret-FID" in [part["what"] for part in report["not_measured"]]
     # The stored feedback replays the run exactly.
     replay = (*source[:-1], tmp_path / "replay", *SHORT, "--feedback", out / "feedback.safetensors")
     assert cli(*UNLEARN, *replay)[0] == 0
@@ -173,6 +178,55 @@ def test_a_wrong_shaped_image(cli, tmp_path):
     (tmp_path / "2.png").write_bytes(b"not an image")
     line = error_line(cli("train", "--data", tmp_path, "--out", tmp_path / "run", "--steps", 1, *TINY))
     assert "2.png" in line
+
+
+def test_evaluate_with_everything(gan, cli, tmp_path):
+    """A classifier with features, so that all that needs no larger images or packages is measured."""
+    out = tmp_path / "run"
+    source = ("--gan", gan / "bundle", "--forget", 1, "--classifier", gan / "classifier.pt", "--out", out)
+    assert cli(*UNLEARN, *source, *SHORT)[0] == 0
+    model = load(gan / "bundle")
+    torch.manual_seed(1)
+    save_images(model.generate(model.sample_latents(300)), tmp_path / "real")
+    evaluate = (
+        *("evaluate", out, "--n", 300, "--no-progress", "--classifier", gan / "with_features.pt"),
+        *("--retrained", out, "--data", tmp_path / "real", "--attributes", "bright", gan / "classifier.pt"),
+        *("--identity", gan / "with_features.pt"),
+    )
+    code, text, err = cli(*evaluate)
+    assert (code, err) == (0, "")
+    report = Report.load(out / "report.json")
+    assert report.version == 2
+    assert report.ret_fid.value == 0  # the unlearned generator stands in for the retrained one
+    assert report.ret_fid.original > 0
+    assert report.ret_fid.retrained_sha256 == report.sha256["unlearned"]
+    assert [a.name for a in report.attributes] == ["class 0", "bright"]
+    assert [d.measure for d in report.drift] == ["feature-cosine", "identity-cosine"]
+    assert report.quality.before.kid is not None
+    assert report.quality.n_real[0] == 300
+    assert report.fid is not None
+    assert report.provenance.hashes["data"] is not None
+    assert {m.what for m in report.not_measured} >= {"drift, lpips-alex", "drift, ssim", "MS-SSIM"}
+    assert "PUL" in text.splitlines()[1]
+    assert "Ret-FID 0.00" in text
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--retrained", "nowhere"), "nowhere: no such bundle"),
+        (("--data", "nowhere"), "nowhere: no such dataset or folder"),
+        (("--attributes", "bright", "nowhere.pt"), "nowhere.pt: no such classifier file"),
+        (("--identity", "nowhere.pt"), "nowhere.pt: no such classifier file"),
+    ],
+)
+def test_evaluate_refuses_what_is_not_there(gan, cli, tmp_path, flags, message):
+    out = tmp_path / "run"
+    source = ("--gan", gan / "bundle", "--forget", 1, "--classifier", gan / "classifier.pt", "--out", out)
+    assert cli(*UNLEARN, *source, *SHORT)[0] == 0
+    line = error_line(cli("evaluate", out, "--n", 20, "--classifier", gan / "classifier.pt", *flags))
+    assert message in line
+    assert not (out / "report.json").exists()
 
 
 def test_evaluate_needs_a_finished_run(cli, tmp_path):

@@ -1,5 +1,6 @@
 """A run that is killed at any moment and resumed gives bit for bit the weights of one that was not."""
 
+import json
 import signal
 import time
 
@@ -60,6 +61,9 @@ def test_kill_9_and_resume_is_bit_exact(gan, process, cli, uninterrupted, tmp_pa
         assert (out / file).read_bytes() == (uninterrupted / file).read_bytes(), name
     assert (out / "metrics.jsonl").read_bytes() == (uninterrupted / "metrics.jsonl").read_bytes()
     assert not list(out.rglob("*.tmp"))
+    timing = json.loads((out / "timing.json").read_text())
+    assert list(timing) == ["adapt-0", "adapt-1", "unlearn"]
+    assert min(timing.values()) > 0
 
 
 def test_resuming_with_other_settings_is_refused(gan, cli, uninterrupted):

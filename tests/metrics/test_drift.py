@@ -91,3 +91,16 @@ def test_lpips_that_is_not_installed(hub, monkeypatch):
     monkeypatch.setitem(sys.modules, "lpips", None)
     with pytest.raises(FastUnlearnError, match="package lpips cannot be imported"):
         load_lpips()
+
+
+def test_lpips_of_damaged_weights_or_other_channels(hub, monkeypatch):
+    def broken(net, verbose):
+        raise EOFError("Ran out of input")
+
+    (hub / "alexnet-owt-7be5be79.pth").touch()
+    monkeypatch.setitem(sys.modules, "lpips", types.SimpleNamespace(LPIPS=broken))
+    with pytest.raises(FastUnlearnError, match=r"weights of alexnet in .* cannot be read; remove the file"):
+        load_lpips()
+    monkeypatch.setitem(sys.modules, "lpips", types.SimpleNamespace(LPIPS=Double))
+    with pytest.raises(FastUnlearnError, match="1 or 3 channels, these have 4"):
+        load_lpips()(torch.zeros(2, 4, 64, 64), torch.zeros(2, 4, 64, 64))
