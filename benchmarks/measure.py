@@ -4,9 +4,9 @@ A result that is not the reference's gets no time. Every row states the bytes th
 achieved and its share of this machine's copy bandwidth, measured in the same run, so that numbers from different
 machines can be read; where arithmetic may be what limits, its operations too (`roofline.py` weighs both).
 
-On the CPU one thread works. Large results of eager PyTorch pay for fresh pages of memory; each case is therefore timed
-twice, with the default allocator and with one that keeps its pages ("warm pages"), which flatters nobody. On a GPU the
-device's own events time each call, and its cache is filled with something else before.
+On the CPU one thread works, unless a case says otherwise. Large results of eager PyTorch pay for fresh pages of memory;
+each case is therefore timed twice, with the default allocator and with one that keeps its pages ("warm pages"), which
+flatters nobody. On a GPU the device's own events time each call, and its cache is filled with something else before.
 """
 
 import ctypes
@@ -78,6 +78,7 @@ def compare(
     device: str = "cpu",
     flops: float = 0.0,
     rounds: int | None = None,
+    threads: int = 1,
 ) -> list[Row]:
     """Check, time, print, and hand the native time to pytest-benchmark.
 
@@ -92,6 +93,7 @@ def compare(
         flops: additions and multiplications that the result needs at least; 0 where memory is sure to be the limit.
         rounds: for contenders of many seconds: how often each is called under each allocator; their `check` compares
             them all, and warms them up.
+        threads: torch's while it is timed. NumPy and SciPy keep those that OMP_NUM_THREADS gave them.
 
     Returns:
         One row per allocator, default first; on a GPU one row.
@@ -99,8 +101,8 @@ def compare(
     check()
     if rounds is None:
         _agree(contenders)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
     try:
 
         def measured(pages, contenders, warm):
@@ -120,7 +122,7 @@ def compare(
         if first is contenders:
             native()
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
     benchmark.extra_info["case"], benchmark.extra_info["device"] = name, device
     for row in rows:
         print(f"\n{row}", end="", flush=True)

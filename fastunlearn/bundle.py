@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from .config import from_dict, read_yaml, to_dict
 from .errors import FastUnlearnError
-from .evaluation.suite import Judges
+from .evaluation.judges import Judges
 from .files import atomic_write
 from .methods import METHODS, Method
 from .metrics import DigitStatistics

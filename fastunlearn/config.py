@@ -123,6 +123,12 @@ def _convert(hint: Any, value: Any, where: str, base: Any) -> Any:
         if not isinstance(value, (list, tuple)):
             raise FastUnlearnError(f"{where} must be a list, got {value!r}")
         return tuple(_convert(arguments[0], item, where, None) for item in value)
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise FastUnlearnError(f"{where} must be a mapping, got {value!r}")
+        return {str(key): _convert(arguments[1], item, f"{where}: {key}", None) for key, item in value.items()}
+    if hint is Any:
+        return value
     if hint is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
         try:
             return float(value)  # YAML reads 5e8 as a string

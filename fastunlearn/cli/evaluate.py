@@ -1,31 +1,38 @@
 """``fastunlearn evaluate RUN``: did it forget, and at what price?"""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import tyro
 
+from .. import data
 from ..bundle import Bundle
 from ..config import require_range
 from ..errors import FastUnlearnError
 from ..evaluation import Judges, before_after, caption, evaluate, find_pairs, histogram, summary_table
+from ..evaluation.page import write_report
 from ..feedback import generator_sha256
 from ..models.classifiers import load_classifier
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Compare a run's unlearned bundle with the one it came from: report.json, before_after.png, histogram.png.
+    """Compare a run's unlearned bundle with the one it came from: report.html, report.json and pictures.
 
     Attributes:
         folder: of an `unlearn` run.
         n: paired latents; digit-feature FIDs are comparable for 15,000 only.
         seed: of the latents; others than those of feedback and of the other purpose, whatever its value.
         purpose: "report" for numbers to publish; "selection" for numbers that choose among runs or settings.
-        classifier: TorchScript or safetensors classifier to judge alone, without FID; None takes the judges and the
-            statistics of the original's bundle.
+        classifier: TorchScript or safetensors classifier to judge alone, without the bundle's statistics; None takes
+            the judges and the statistics of the original's bundle.
+        retrained: bundle, or folder of a run, of a generator trained from scratch without the class; for Ret-FID.
+        data: name of a dataset or folder of real images, with the class in them; for KID, precision, recall, density
+            and coverage.
+        attributes: NAME FILE pairs: classifiers, with the logits (without, with), of what else should stay.
+        identity: TorchScript face embedder, for the identity drift.
         progress: whether to show progress bars.
     """
 
@@ -34,6 +41,10 @@ class Evaluate:
     seed: int = 0
     purpose: Literal["report", "selection"] = "report"
     classifier: Path | None = None
+    retrained: Path | None = None
+    data: str | None = None
+    attributes: dict[str, Path] = field(default_factory=dict)
+    identity: Path | None = None
     progress: bool = True
 
     def __post_init__(self) -> None:
@@ -52,11 +63,33 @@ class Evaluate:
         if generator_sha256(original) != facts["base_sha256"]:
             raise FastUnlearnError(f"{base.folder}: has other weights than when {self.folder} started from it")
         judges = base.judges() if self.classifier is None else Judges(classifier=load_classifier(self.classifier))
+        judges = replace(
+            judges,
+            attributes={name: load_classifier(path) for name, path in self.attributes.items()},
+            identity=None if self.identity is None else load_classifier(self.identity),
+        )
+        channels, size, _ = original.image_shape
+        real = None if self.data is None else data.load(self.data, size=size, channels=channels)
+        retrained = None if self.retrained is None else finished_bundle(self.retrained).model()
         latents = {"n": self.n, "seed": self.seed, "purpose": self.purpose}
-        report = evaluate(original, unlearned, judges, forget, **latents, progress=self.progress)
+        report = evaluate(
+            *(original, unlearned, judges, forget),
+            **latents,
+            retrained=retrained,
+            data=real,
+            run=self.folder,
+            progress=self.progress,
+        )
         report.save(self.folder / "report.json")
         histogram(report, self.folder / "histogram.png")
         pairs = find_pairs(original, unlearned, judges.classifier, seed=self.seed, purpose=self.purpose)
         before_after(pairs, forget, self.folder / "before_after.png", caption(report))
+        page = write_report(self.folder, report.to_dict(), pairs)
         print(summary_table(report))
-        print(f"\n{self.folder / 'before_after.png'}\n{self.folder / 'report.json'}")
+        print(f"\n{page}\n{self.folder / 'before_after.png'}\n{self.folder / 'report.json'}")
+
+
+def finished_bundle(path: Path) -> Bundle:
+    """The bundle in the folder of a run, or the one that `path` names itself."""
+    inside = path / "bundle"
+    return Bundle(inside if (inside / "config.yaml").is_file() else path)

@@ -1,4 +1,4 @@
-"""Drop-ins: code that carries its own copy of StyleGAN ops runs on ours.
+"""Drop-ins: code that carries its own copy of StyleGAN ops, or a package's Fréchet distance, runs on ours.
 
 Each family is a module with ``install()``, ``uninstall()`` and the context manager ``installed()``, before or after the
 foreign code is imported, and with the functions themselves under the family's names:
@@ -10,4 +10,13 @@ foreign code is imported, and with the functions themselves under the family's n
 families.
 """
 
-FAMILIES = ("lucidrains", "rosinality", "stylegan2_ada", "stylegan3")
+FAMILIES = (
+    "cleanfid",
+    "lucidrains",
+    "pytorch_fid",
+    "rosinality",
+    "stylegan2_ada",
+    "stylegan3",
+    "torch_fidelity",
+    "torchmetrics",
+)

@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         usage="%(prog)s FAMILY [--cpu] -- SCRIPT [ARGUMENTS…]   or   … -- -m MODULE [ARGUMENTS…]",
         description="Run an untouched script on the ops of fastunlearn.",
     )
-    parser.add_argument("family", choices=FAMILIES, help="whose ops the script carries")
+    parser.add_argument("family", choices=FAMILIES, help="whose ops the script carries, or the package that it uses")
     parser.add_argument(
         "--cpu",
         action="store_true",

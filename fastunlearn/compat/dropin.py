@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from importlib.abc import Loader, MetaPathFinder
@@ -47,7 +48,8 @@ class DropIn:
         """Answer imports of the foreign modules, and change those that are loaded. Again does nothing.
 
         Raises:
-            FastUnlearnError: another family that has modules of these names is installed.
+            FastUnlearnError: another family that has modules of these names is installed, or a loaded module is
+                not what the family knows.
         """
         if self.active:
             return
@@ -59,13 +61,16 @@ class DropIn:
         self.active = True
         sys.meta_path.insert(0, self._finder)
         exchanged: dict[FunctionType, FunctionType] = {}
-        for module_name, module in list(sys.modules.items()):
-            if (ours := _by_end(self.modules, module_name)) and not isinstance(module, Facade):
-                exchanged |= _counterparts(self, module, ours)
-            if patch := _by_end(self.patches, module_name):
-                self.change(patch(module))
-        if exchanged:
-            self._exchange(exchanged)
+        try:
+            for module_name, module in list(sys.modules.items()):
+                if (ours := _by_end(self.modules, module_name)) and not isinstance(module, Facade):
+                    exchanged |= _counterparts(self, module, ours)
+                if patch := _by_end(self.patches, module_name):
+                    self.change(patch(module))
+        except FastUnlearnError:  # a patch does not know what it finds
+            self.uninstall()
+            raise
+        self._exchange(exchanged)
 
     def uninstall(self) -> None:
         """Put everything back. Foreign code that imported our functions gets the originals from its next call on."""
@@ -98,12 +103,15 @@ class DropIn:
                 self.uninstall()
 
     def change(self, changes: Changes) -> None:
-        """Set attributes, and remember what they were."""
+        """Set attributes, of modules' functions also where they were imported to, and remember what they were."""
+        exchanged: dict[FunctionType, FunctionType] = {}
         for (owner, attribute), replacement in changes.items():
             original = vars(owner).get(attribute, _NOTHING)
-            if isinstance(owner, ModuleType) and isinstance(original, FunctionType):  # others may import it by name
+            if isinstance(owner, ModuleType) and isinstance(original, FunctionType):
                 replacement = _switch(self, replacement, functools.partial(_itself, original))
+                exchanged[original] = replacement
             self._set(owner, attribute, replacement)
+        self._exchange(exchanged)
 
     def _set(self, owner: Any, attribute: str, replacement: Any) -> None:
         self._replaced.append((owner, attribute, vars(owner).get(attribute, _NOTHING)))
@@ -111,6 +119,8 @@ class DropIn:
 
     def _exchange(self, exchanged: Mapping[FunctionType, FunctionType]) -> None:
         """In the modules that define the functions and wherever they were imported to."""
+        if not exchanged:
+            return
         for importer in list(sys.modules.values()):
             for name, value in list(getattr(importer, "__dict__", {}).items()):
                 if type(value) is FunctionType and value in exchanged:
@@ -191,6 +201,21 @@ def _by_end(table: Mapping[str, Any], module_name: str) -> Any:
     return next((v for k, v in table.items() if module_name == k or module_name.endswith(f".{k}")), None)
 
 
+def in_place_of(name: str, ours: FunctionType) -> Callable[[ModuleType], Changes]:
+    """A patch that puts a function in place of a module's own of this name, which must take the same arguments."""
+
+    def patch(module: ModuleType) -> Changes:
+        expected, theirs = [*inspect.signature(ours).parameters], vars(module).get(name)
+        if not isinstance(theirs, FunctionType) or [*inspect.signature(theirs).parameters] != expected:
+            missing = f"{name}({', '.join(expected)})"
+            raise FastUnlearnError(
+                f"{module.__name__}: {missing} is not in it; fastunlearn.compat knows another version"
+            )
+        return {(module, name): ours}
+
+    return patch
+
+
 class _Finder(MetaPathFinder):
     """Answers imports for one family."""
 
@@ -237,3 +262,11 @@ class _PatchingLoader(Loader):
         module.__spec__.loader = module.__loader__ = self.loader  # who asks for its source shall find it
         self.loader.exec_module(module)
         self.after(module)
+
+    def get_code(self, name):
+        """What ``python -m`` asks for, which would run the module's code elsewhere, unchanged.
+
+        Raises:
+            ImportError: always.
+        """
+        raise ImportError(f"fastunlearn.compat changes {name} when it is imported; it cannot be the program itself")

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from .report import SHARE_BOUNDS, Report
 from .style import AFTER, BEFORE, FORGET, INK, TINT, new_figure, quiet, save_figure
-from .suite import SHARE_BOUNDS, Report
 
 
 def histogram(report: Report, path: str | Path) -> None:

@@ -1,216 +1,29 @@
 """What a generator forgot and what that cost, from the same latents before and after."""
 
 import dataclasses
-import json
-import platform
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-import numpy as np
-import torch
-from torch import Tensor, nn
-from tqdm import tqdm
-
-from .. import __version__
+from ..data import ImageDataset
 from ..errors import FastUnlearnError
 from ..feedback.latents import Purpose, generate, latent_batches
-from ..feedback.session import generator_sha256
-from ..files import atomic_write, state_sha256
-from ..metrics import (
-    DIGIT_FID_SAMPLES,
-    ClassifierError,
-    DigitStatistics,
-    FeatureStatistics,
-    class_histogram,
-    corrected_percentage_unlearned,
-    percentage_unlearned,
-    share_ratios,
-    wilson_interval,
-)
-from ..models.classifiers import class_logits, features, require_class
+from ..feedback.session import Feedback
+from ..metrics import DIGIT_FID_SAMPLES
+from ..models.classifiers import class_logits, embeddings, require_class
 from ..models.protocol import GenerativeModel
+from ..training.run_state import read_seconds
+from .drift import drifts
+from .forgetting import forgetting, ret_fid, separation
+from .judges import Judges
+from .observation import Observation, RealImages, has_attribute, observe, observe_real
+from .origin import origin, versions
+from .price import attributes, class_shares, fid
+from .quality import quality
+from .report import NotMeasured, Report, Seconds
 
-SHARE_BOUNDS = (0.5, 2.0)
-"""A remaining class whose share changes by a factor outside these bounds counts as collateral damage."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Judges:
-    """Who looks at the images.
-
-    Args:
-        classifier: images → logits; the one that may also have given the feedback.
-        classifier_errors: its confusion counts on real test data, or None if they are unknown.
-        second_classifier: an independently trained one on which nothing is ever selected, or None.
-        second_errors: the same counts for it.
-        statistics: of the real data's features, or None for a report without FID.
-        feature_extractor: the module whose `features` made the statistics; None means the classifier.
-    """
-
-    classifier: nn.Module
-    classifier_errors: ClassifierError | None = None
-    second_classifier: nn.Module | None = None
-    second_errors: ClassifierError | None = None
-    statistics: DigitStatistics | None = None
-    feature_extractor: nn.Module | None = None
-
-    def __post_init__(self) -> None:
-        if self.statistics and self.sha256()["feature_extractor"] != self.statistics.classifier_sha256:
-            raise FastUnlearnError("the feature statistics belong to another classifier; make them again with this one")
-
-    @property
-    def extractor(self) -> nn.Module:
-        """The module that gives the features."""
-        return self.classifier if self.feature_extractor is None else self.feature_extractor
-
-    def sha256(self) -> dict[str, str]:
-        """Hash of every module's weights, by the name of its field."""
-        modules = {"classifier": self.classifier}
-        if self.second_classifier is not None:
-            modules["second_classifier"] = self.second_classifier
-        if self.statistics is not None:
-            modules["feature_extractor"] = self.extractor
-        return {name: state_sha256(module.state_dict()) for name, module in modules.items()}
-
-
-@dataclass(frozen=True, eq=False)
-class Observation:
-    """What the judges saw in n images of one generator; the original's can be kept and compared many times.
-
-    Args:
-        classes: [n] int64, the classifier's.
-        second_classes: [n] int64, the second classifier's, or None.
-        n_classes: number of classes that the classifier knows.
-        features: statistics of the images' features, or None.
-        generator: SHA-256 of the weights.
-        latents: (n, seed, purpose) of the latents.
-        judges: SHA-256 of the judges.
-    """
-
-    classes: Tensor
-    second_classes: Tensor | None
-    n_classes: int
-    features: FeatureStatistics | None
-    generator: str
-    latents: tuple[int, int, Purpose]
-    judges: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Forgetting:
-    """How many images of the class one classifier finds before and after.
-
-    Args:
-        pul: (N₀ − N₁) / N₀ · 100, percent.
-        pul_interval: its 95% paired bootstrap interval over latents.
-        n_before: N₀.
-        n_after: N₁.
-        share_before: 95% Wilson interval of N₀ / n.
-        share_after: 95% Wilson interval of N₁ / n.
-        false_positive_rate: on real images of the other classes; n times it is what N₁ cannot be told from.
-        false_positive_interval: its 95% Wilson interval.
-        false_negative_rate: on real images of the class.
-        pul_corrected: PUL of the shares corrected for both rates.
-    """
-
-    pul: float
-    pul_interval: tuple[float, float]
-    n_before: int
-    n_after: int
-    share_before: tuple[float, float]
-    share_after: tuple[float, float]
-    false_positive_rate: float | None = None
-    false_positive_interval: tuple[float, float] | None = None
-    false_negative_rate: float | None = None
-    pul_corrected: float | None = None
-
-
-@dataclass(frozen=True)
-class Fid:
-    """Digit-feature FID against real data with and without the forgotten class.
-
-    Args:
-        original_full: original generator, all data.
-        original_without: original generator, data without the class.
-        unlearned_without: unlearned generator, data without the class.
-        ratio: unlearned_without / original_full; None where that is 0.
-        n: generated images; values are comparable for equal n only, and published ones have 15,000.
-    """
-
-    original_full: float
-    original_without: float
-    unlearned_without: float
-    ratio: float | None
-    n: int
-
-
-@dataclass(frozen=True)
-class ClassShare:
-    """One class before and after.
-
-    Args:
-        label: its number.
-        before: images of it, of n.
-        after: images of it, of n.
-        ratio: after / before; None for the forgotten class and where before is 0.
-        ratio_among_remaining: the same for shares of the images that do not show the forgotten class.
-        kept: whether ratio lies within `SHARE_BOUNDS`; None where there is none.
-    """
-
-    label: int
-    before: int
-    after: int
-    ratio: float | None
-    ratio_among_remaining: float | None
-    kept: bool | None
-
-
-@dataclass(frozen=True)
-class Report:
-    """Everything that `evaluate` measured, as it stands in report.json.
-
-    Args:
-        forget: the forgotten class.
-        n: paired latents.
-        seed: of the latents.
-        purpose: "report", or "selection" for numbers that something was chosen by.
-        classifier: what the classifier found.
-        second_classifier: what the independent one found, or None.
-        fid: or None without statistics.
-        classes: of the classifier.
-        sha256: of the weights of both generators and of the judges.
-        versions: of the software.
-    """
-
-    forget: int
-    n: int
-    seed: int
-    purpose: str
-    classifier: Forgetting
-    second_classifier: Forgetting | None
-    fid: Fid | None
-    classes: tuple[ClassShare, ...]
-    sha256: dict[str, str]
-    versions: dict[str, str]
-
-    @property
-    def lost_classes(self) -> tuple[int, ...]:
-        """Remaining classes whose share changed by a factor outside `SHARE_BOUNDS`."""
-        return tuple(c.label for c in self.classes if c.kept is False)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Numbers, strings, lists and dictionaries only."""
-        return json.loads(self.to_json())
-
-    def to_json(self) -> str:
-        """The text of report.json."""
-        return json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False) + "\n"
-
-    def save(self, path: str | Path) -> None:
-        """Write the report, whole or not at all."""
-        with atomic_write(path) as temporary:
-            temporary.write_text(self.to_json(), encoding="utf-8")
+Result = TypeVar("Result")
 
 
 def evaluate(
@@ -222,6 +35,9 @@ def evaluate(
     n: int = DIGIT_FID_SAMPLES,
     seed: int = 0,
     purpose: Purpose = "report",
+    retrained: GenerativeModel | None = None,
+    data: ImageDataset | None = None,
+    run: str | Path | None = None,
     progress: bool = False,
 ) -> Report:
     """Compare two generators on the same n latents and noise seeds.
@@ -234,18 +50,50 @@ def evaluate(
         n: paired latents; published FIDs have 15,000.
         seed: of the latents.
         purpose: "report" for published numbers, "selection" for numbers that choose something; other latents.
+        retrained: a generator trained from scratch without the class, for Ret-FID.
+        data: real images, with the class in them, for KID, precision, recall, density and coverage, and for the FID
+            where the judges have no statistics.
+        run: folder of the unlearning run, for its feedback, hashes and time.
         progress: show progress bars.
 
     Raises:
         FastUnlearnError: the models or judges do not fit each other, something gives numbers that are not
-            finite, or the original makes no image of the class.
+            finite, or the original makes no image of the class. What is optional and cannot be measured is listed in
+            the report instead.
     """
+    start = time.perf_counter()
     check(original, unlearned, judges, forget)
-    before, after = (
-        observe(model, judges, n=n, seed=seed, purpose=purpose, progress=name if progress else None)
-        for name, model in (("before", original), ("after", unlearned))
-    )
-    return compare(before, after, judges, forget)
+    if retrained is not None and retrained.image_shape != original.image_shape:
+        raise FastUnlearnError(
+            f"evaluate: image_shape is {original.image_shape} before and {retrained.image_shape} of the retrained "
+            "generator; give one that was trained on images of the same size"
+        )
+    if data is not None and data.image_shape != original.image_shape:
+        raise FastUnlearnError(
+            f"{data.name}: images are {data.image_shape}, the generator's {tuple(original.image_shape)}; resize them"
+        )
+    # What can be refused is looked at before any long work.
+    run = None if run is None else Path(run)
+    feedback, unlearning = (None, None) if run is None else (_feedback(run), read_seconds(run))
+    real = None if data is None or not judges.sees_features else observe_real(data, judges)
+    models = {"before": original, "after": unlearned} | ({} if retrained is None else {"retrained": retrained})
+    seen = {
+        name: observe(model, judges, n=n, seed=seed, purpose=purpose, progress=name if progress else None)
+        for name, model in models.items()
+    }
+    before, after, again = seen["before"], seen["after"], seen.get("retrained")
+    report = compare(before, after, judges, forget, retrained=again, real=real, feedback=feedback)
+    seconds = Seconds(unlearning, round(time.perf_counter() - start, 3))
+    where = origin(original, judges, before, after, retrained=again, real=real, run=run, seconds=seconds)
+    missing = report.not_measured
+    if run is not None and unlearning is None:
+        missing += (NotMeasured("seconds of unlearning", "the run has no timing.json"),)
+    return dataclasses.replace(report, provenance=where, not_measured=missing)
+
+
+def _feedback(run: Path) -> Feedback | None:
+    path = run / "feedback.safetensors"
+    return Feedback.load(path) if path.is_file() else None
 
 
 def check(original: GenerativeModel, unlearned: GenerativeModel, judges: Judges, forget: int) -> None:
@@ -265,6 +113,10 @@ def check(original: GenerativeModel, unlearned: GenerativeModel, judges: Judges,
     for classifier in (judges.classifier, judges.second_classifier):
         if classifier is not None:
             require_class(forget, class_logits(classifier, image).shape[1])
+    for name, classifier in judges.attributes.items():
+        has_attribute(name, classifier, image)
+    if judges.identity is not None:
+        embeddings(judges.identity, image)
     if judges.statistics and forget >= len(judges.statistics.without):
         raise FastUnlearnError(f"the feature statistics hold none of the data without class {forget}")
     for errors in (judges.classifier_errors, judges.second_errors):
@@ -276,57 +128,26 @@ def check(original: GenerativeModel, unlearned: GenerativeModel, judges: Judges,
             )
 
 
-def observe(
-    model: GenerativeModel,
+def compare(
+    before: Observation,
+    after: Observation,
     judges: Judges,
+    forget: int,
     *,
-    n: int = DIGIT_FID_SAMPLES,
-    seed: int = 0,
-    purpose: Purpose = "report",
-    progress: str | None = None,
-) -> Observation:
-    """Generate n images, a batch at a time, and let the judges look at them.
+    retrained: Observation | None = None,
+    real: RealImages | None = None,
+    feedback: Feedback | None = None,
+) -> Report:
+    """The report on two observations of the same latents by the same judges, without provenance.
 
     Args:
-        model: the generator.
-        judges: who looks.
-        n: images, at least 2.
-        seed: of the latents.
-        purpose: which latents the seed names.
-        progress: caption of a progress bar, or None.
-
-    Raises:
-        FastUnlearnError: images, logits or features of a wrong shape or not finite.
-    """
-    if n < 2:
-        raise ValueError(f"observe: n must be at least 2, got {n}")
-    extractor = None if judges.statistics is None else judges.extractor
-    classes, second_classes, activations = [], [], []
-    n_classes = 0
-    with tqdm(total=n, desc=progress, unit="img", disable=progress is None) as bar:
-        for z, noise_seed in latent_batches(model, seed, purpose, n):
-            images = generate(model, z, noise_seed)
-            logits = class_logits(judges.classifier, images)
-            classes.append(logits.argmax(dim=1))
-            n_classes = logits.shape[1]
-            if judges.second_classifier is not None:
-                second_classes.append(class_logits(judges.second_classifier, images).argmax(dim=1))
-            if extractor is not None:
-                activations.append(features(extractor, images))
-            bar.update(len(z))
-    return Observation(
-        torch.cat(classes),
-        torch.cat(second_classes) if second_classes else None,
-        n_classes,
-        FeatureStatistics.from_features(torch.cat(activations)) if activations else None,
-        generator_sha256(model),
-        (n, seed, purpose),
-        judges.sha256(),
-    )
-
-
-def compare(before: Observation, after: Observation, judges: Judges, forget: int) -> Report:
-    """The report on two observations of the same latents by the same judges.
+        before: of the original.
+        after: of the unlearned generator.
+        judges: who made them.
+        forget: the class that was to be forgotten.
+        retrained: of a generator trained without the class, by the same judges.
+        real: of real images, by the same judges.
+        feedback: that the unlearning went by.
 
     Raises:
         ValueError: other latents or other judges.
@@ -336,72 +157,47 @@ def compare(before: Observation, after: Observation, judges: Judges, forget: int
         raise ValueError(
             f"compare: after must have the latents {before.latents} and judges of before, got {after.latents}"
         )
+    if retrained is not None and (retrained.n, retrained.judges) != (before.n, before.judges):
+        raise ValueError(f"compare: retrained must have {before.n} images and the judges of before, got {retrained.n}")
     require_class(forget, before.n_classes)
     second = None
     if judges.second_classifier is not None:
-        second = _forgetting(before.second_classes, after.second_classes, forget, judges.second_errors)
+        second = forgetting(before.second_classes, after.second_classes, forget, judges.second_errors)
+    found = forgetting(before.classes, after.classes, forget, judges.classifier_errors)
+    missing: list[NotMeasured] = []
+
+    def attempt(what: str, measure: Callable[..., Result], *arguments: object) -> Result | None:
+        try:
+            return measure(*arguments, forget)
+        except FastUnlearnError as error:
+            missing.append(NotMeasured(what, str(error)))
+            return None
+
+    distance = attempt("FID", fid, before, after, judges, real)
+    to_retrained = attempt("Ret-FID", ret_fid, before, after, retrained)
+    separated = attempt("ROC-AUC of the latents", separation, before, feedback)
+    if judges.second_classifier is None:
+        missing.append(NotMeasured("PUL by a second classifier", "there is none"))
+    if judges.classifier_errors is None:
+        missing.append(NotMeasured("correction for the classifier's errors", "nobody measured them"))
+    drifted, no_drift = drifts(before, after, judges, forget)
+    scores, no_scores = quality(before, after, real, forget)
     n, seed, purpose = before.latents
     return Report(
         forget=forget,
         n=n,
         seed=seed,
         purpose=purpose,
-        classifier=_forgetting(before.classes, after.classes, forget, judges.classifier_errors),
+        classifier=found,
         second_classifier=second,
-        fid=_fid(before, after, judges.statistics, forget),
-        classes=_class_shares(before, after, forget),
+        fid=distance,
+        classes=class_shares(before, after, forget),
         sha256={"original": before.generator, "unlearned": after.generator, **before.judges},
-        versions={
-            "fastunlearn": __version__,
-            "torch": str(torch.__version__),
-            "python": platform.python_version(),
-        },
-    )
-
-
-def _forgetting(before: Tensor, after: Tensor, forget: int, errors: ClassifierError | None) -> Forgetting:
-    pul = percentage_unlearned((before == forget).numpy(), (after == forget).numpy())
-    found = Forgetting(
-        pul=pul.value,
-        pul_interval=(pul.low, pul.high),
-        n_before=pul.n_before,
-        n_after=pul.n_after,
-        share_before=wilson_interval(pul.n_before, pul.n),
-        share_after=wilson_interval(pul.n_after, pul.n),
-    )
-    if errors is None:
-        return found
-    others = np.delete(errors.confusion, forget, axis=0)
-    false_positives = float(errors.false_positive_rate[forget])
-    false_negatives = float(errors.false_negative_rate[forget])
-    return dataclasses.replace(
-        found,
-        false_positive_rate=false_positives,
-        false_positive_interval=wilson_interval(int(others[:, forget].sum()), int(others.sum())),
-        false_negative_rate=false_negatives,
-        pul_corrected=corrected_percentage_unlearned(pul, false_positives, false_negatives),
-    )
-
-
-def _fid(before: Observation, after: Observation, real: DigitStatistics | None, forget: int) -> Fid | None:
-    if real is None:
-        return None
-    full, without = real.full, real.without[forget]
-    original_full, unlearned_without = before.features.distance(full), after.features.distance(without)
-    return Fid(
-        original_full=original_full,
-        original_without=before.features.distance(without),
-        unlearned_without=unlearned_without,
-        ratio=unlearned_without / original_full if original_full else None,
-        n=before.latents[0],
-    )
-
-
-def _class_shares(before: Observation, after: Observation, forget: int) -> tuple[ClassShare, ...]:
-    old, new = (class_histogram(seen.classes, seen.n_classes) for seen in (before, after))
-    ratios = share_ratios(old, new, forget)
-    low, high = SHARE_BOUNDS
-    return tuple(
-        ClassShare(k, *row, kept=None if row[2] is None else low <= row[2] <= high)
-        for k, row in enumerate(zip(old.counts, new.counts, *ratios, strict=True))
+        versions=versions(),
+        ret_fid=to_retrained,
+        separation=separated,
+        attributes=attributes(before, after, forget),
+        drift=drifted,
+        quality=scores,
+        not_measured=(*missing, *no_drift, *no_scores),
     )

@@ -1,9 +1,21 @@
 """A report as plain text, for the terminal."""
 
+import textwrap
+
 from ..metrics import DIGIT_FID_SAMPLES
-from .suite import SHARE_BOUNDS, Forgetting, Report
+from .report import SHARE_BOUNDS, Attribute, Drift, Estimate, Forgetting, QualityScores, Report
 
 _WIDTH = 42
+_COLUMNS = 100
+_QUALITY = {
+    "inception_score": "inception score",
+    "kid": "KID x 1000",
+    "precision": "precision",
+    "recall": "recall",
+    "density": "density",
+    "coverage": "coverage",
+    "ms_ssim": "MS-SSIM of pairs (low: much variety)",
+}
 
 
 def summary_table(report: Report) -> str:
@@ -16,6 +28,7 @@ def summary_table(report: Report) -> str:
     lines = [
         f"Forgetting class {d}: {n:,} latents, the same before and after ({report.purpose} latents, seed "
         f"{report.seed})",
+        *textwrap.wrap(headline(report), _COLUMNS),
         "",
         _row("", "before", "after"),
     ]
@@ -30,13 +43,42 @@ def summary_table(report: Report) -> str:
             _row("FID, all data", f"{fid.original_full:.2f}", "", few),
             _row(f"FID, data without class {d}", f"{fid.original_without:.2f}", f"{fid.unlearned_without:.2f}", note),
         ]
+    if report.ret_fid:
+        distances = (f"{value:.2f}" for value in (report.ret_fid.original, report.ret_fid.value))
+        lines.append(_row("Ret-FID, generator retrained without it", *distances))
+    for drift in report.drift:
+        lines.append(_row(f"drift of other images, {drift.measure}", "", f"{drift.mean:.3f}", _ends(drift, 3)))
+    if report.quality:
+        lines += _quality(report.quality.before, report.quality.after)
     lines += ["", *_classes(report)]
     low, high = SHARE_BOUNDS
     if report.lost_classes:
         lines.append(f"! changed by more than a factor of {high:g}: class {', '.join(map(str, report.lost_classes))}")
     else:
         lines.append(f"every other class keeps between {low:g} and {high:g} times its share")
+    if appeared := [f"{a.name} ({a.after:,} now)" for a in report.attributes if a.change is None and a.after]:
+        lines += textwrap.wrap(f"there were none before of: {', '.join(appeared)}", _COLUMNS)
+    if report.not_measured:
+        missing = ", ".join(part.what for part in report.not_measured)
+        lines += textwrap.wrap(f"not measured (report.json says why): {missing}", _COLUMNS)
     return "\n".join(lines)
+
+
+def headline(report: Report) -> str:
+    """Did it forget, and at what price, in one line."""
+    parts = [f"PUL {report.classifier.pul:.1f}%"]
+    if report.ret_fid:
+        parts.append(f"Ret-FID {report.ret_fid.value:.2f} (original {report.ret_fid.original:.2f})")
+    else:
+        parts.append("Ret-FID not measured")
+    if changed := most_changed(report):
+        parts.append(f"largest collateral change {changed.change:+.1f}%, {changed.name} {_ends(changed, 1)}")
+    return "; ".join(parts)
+
+
+def most_changed(report: Report) -> Attribute | None:
+    """The class or attribute that was there before and changed by the largest percentage."""
+    return max((a for a in report.attributes if a.change is not None), key=lambda a: abs(a.change), default=None)
 
 
 def caption(report: Report) -> str:
@@ -77,6 +119,20 @@ def _forgetting(name: str, found: Forgetting, n: int) -> list[str]:
             )
         )
     return lines
+
+
+def _quality(before: QualityScores, after: QualityScores) -> list[str]:
+    rows = []
+    for name, words in _QUALITY.items():
+        values: list[Estimate | None] = [getattr(scores, name) for scores in (before, after)]
+        if any(values):
+            scale, digits = (1000, 2) if name == "kid" else (1, 3)
+            rows.append(_row(words, *("" if v is None else f"{scale * v.value:.{digits}f}" for v in values)))
+    return rows
+
+
+def _ends(measured: Attribute | Drift, digits: int) -> str:
+    return f"({measured.low:.{digits}f} to {measured.high:.{digits}f})"
 
 
 def _classes(report: Report) -> list[str]:

@@ -1,11 +1,22 @@
 """Numbers that say how much a generator forgot, and what that cost."""
 
 from ..kernels.ms_ssim.op import ms_ssim, ssim
+from .classifier_error import ClassifierError, corrected_share, corrected_share_interval
+from .collateral import (
+    ClassHistogram,
+    CollateralChange,
+    ShareRatios,
+    class_histogram,
+    collateral_change,
+    share_ratios,
+)
 from .digits import DIGIT_FID_SAMPLES, DigitStatistics, digit_fid, digit_statistics
+from .drift import feature_cosine_distance, load_lpips, ssim_distance
 from .extractors import Extractor, load_extractor, module_extractor
 from .feature_sets import FeatureSet, frechet_score
 from .frechet import FrechetMeasurement, FrechetReference, frechet_distance, frechet_distance_from_features
 from .frechet_loss import frechet_loss
+from .intervals import Interval, bootstrap_mean, wilson_interval
 from .provenance import Provenance, Score, require_comparable
 from .quality import (
     density_coverage,
@@ -14,40 +25,37 @@ from .quality import (
     ms_ssim_diversity,
     precision_recall,
 )
+from .separation import RocAuc, roc_auc
 from .statistics import FeatureStatistics
-from .unlearning import (
-    ClassHistogram,
-    ClassifierError,
-    PercentageUnlearned,
-    ShareRatios,
-    class_histogram,
-    corrected_percentage_unlearned,
-    corrected_share,
-    percentage_unlearned,
-    share_ratios,
-    wilson_interval,
-)
+from .unlearning import PercentageUnlearned, corrected_percentage_unlearned, percentage_unlearned
 
 __all__ = [
     "DIGIT_FID_SAMPLES",
     "ClassHistogram",
     "ClassifierError",
+    "CollateralChange",
     "DigitStatistics",
     "Extractor",
     "FeatureSet",
     "FeatureStatistics",
     "FrechetMeasurement",
     "FrechetReference",
+    "Interval",
     "PercentageUnlearned",
     "Provenance",
+    "RocAuc",
     "Score",
     "ShareRatios",
+    "bootstrap_mean",
     "class_histogram",
+    "collateral_change",
     "corrected_percentage_unlearned",
     "corrected_share",
+    "corrected_share_interval",
     "density_coverage",
     "digit_fid",
     "digit_statistics",
+    "feature_cosine_distance",
     "frechet_distance",
     "frechet_distance_from_features",
     "frechet_loss",
@@ -55,13 +63,16 @@ __all__ = [
     "inception_score",
     "kernel_inception_distance",
     "load_extractor",
+    "load_lpips",
     "module_extractor",
     "ms_ssim",
     "ms_ssim_diversity",
     "percentage_unlearned",
     "precision_recall",
     "require_comparable",
+    "roc_auc",
     "share_ratios",
     "ssim",
+    "ssim_distance",
     "wilson_interval",
 ]

@@ -86,6 +86,11 @@ def features(extractor: nn.Module, images: Tensor | ImageDataset) -> Tensor:
     return in_batches(extractor, extractor.features, images, "feature extractor")
 
 
+def embeddings(embedder: nn.Module, images: Tensor) -> Tensor:
+    """`embedder(images)`, [N, d] float32 on the CPU, checked as `class_logits` checks logits."""
+    return in_batches(embedder, embedder, images, "embedder")
+
+
 @torch.no_grad()
 def in_batches(
     module: nn.Module, function: Callable[[Tensor], Tensor], images: Tensor | ImageDataset, name: str, batch: int = 500
@@ -109,7 +114,7 @@ def in_batches(
         raise ValueError(f"{name}: images must not be empty, got 0 of them")
     device = next((tensor.device for tensor in module.state_dict().values()), torch.device("cpu"))
     read = images.batch if isinstance(images, ImageDataset) else images.__getitem__
-    with _evaluating(module):
+    with evaluating(module):
         return torch.cat(
             [
                 _checked(function, read(slice(start, start + batch)).to(device), name)
@@ -135,7 +140,7 @@ def _checked(function: Callable[[Tensor], Tensor], images: Tensor, name: str) ->
 
 
 @contextlib.contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
+def evaluating(module: nn.Module) -> Iterator[None]:
     """Dropout and batch norm in evaluation mode for the block, then every submodule's mode as it was."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()

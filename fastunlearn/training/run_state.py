@@ -12,6 +12,8 @@ import torch
 from ..errors import FastUnlearnError
 from ..files import atomic_write
 
+TIMING = "timing.json"
+
 
 def save_state(state: dict[str, Any], path: Path) -> None:
     """Write nested dicts of tensors and numbers; the file is complete or absent."""
@@ -39,8 +41,21 @@ def load_state(path: Path) -> dict[str, Any]:
         ) from error
 
 
+def read_seconds(folder: Path) -> float | None:
+    """Wall time of all phases of the run in a folder; None where it was not recorded."""
+    path = Path(folder) / TIMING
+    try:
+        return sum(map(float, json.loads(path.read_text()).values())) if path.exists() else None
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise FastUnlearnError(f"{path}: not a run's timing file; delete it") from error
+
+
 class RunState:
-    """The folder of one run: ``checkpoint.pt`` of the phase under way and ``phases/<name>.pt`` of finished ones."""
+    """The folder of one run: ``checkpoint.pt`` of the phase under way and ``phases/<name>.pt`` of finished ones.
+
+    ``timing.json`` has the seconds that each finished phase took; what a kill undid and a resumed run did again counts
+    once, so it is the time of a run without interruption.
+    """
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
@@ -76,8 +91,9 @@ class RunState:
         Raises:
             FastUnlearnError: names the first thing that differs.
         """
-        for name, value in identity.items():
-            if stored.get("identity", {}).get(name) != value:
+        known = stored.get("identity", {})
+        for name in {**identity, **known}:
+            if known.get(name) != identity.get(name):
                 raise FastUnlearnError(
                     f"{self.folder}: holds {phase} of a run with another {name}; give another folder or delete it"
                 )
@@ -86,6 +102,13 @@ class RunState:
         """Store the result of a phase, then drop its checkpoint."""
         save_state(state, self.result_path(phase))
         self.checkpoint_path.unlink(missing_ok=True)
+
+    def record_seconds(self, phase: str, seconds: float) -> None:
+        """Note how long a finished phase took."""
+        path = self.folder / TIMING
+        timing = json.loads(path.read_text()) if path.exists() else {}
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps({**timing, phase: round(seconds, 3)}, indent=2) + "\n")
 
 
 class MetricsFile:

@@ -23,6 +23,14 @@ class Brightness(nn.Module):
         return torch.stack([-brighter, brighter], dim=1)
 
 
+class WithFeatures(Brightness):
+    """The same with features: mean and spread of the image's columns."""
+
+    @torch.jit.export
+    def features(self, x):
+        return torch.cat([x.mean(dim=(1, 2)), x.std(dim=(1, 2))], dim=1)
+
+
 @pytest.fixture(scope="session")
 def gan(tmp_path_factory):
     """An untrained bundle of 8 px, and a TorchScript classifier that splits its images in halves."""
@@ -35,15 +43,16 @@ def gan(tmp_path_factory):
     threshold = images.mean(dim=(1, 2, 3)).median().item()
     script(Brightness(threshold), folder / "classifier.pt")
     script(Brightness(1e9), folder / "blind.pt")
+    script(WithFeatures(threshold), folder / "with_features.pt", torch.jit.script)
     return folder
 
 
-def script(module, path):
+def script(module, path, compile=lambda module: torch.jit.trace(module, torch.zeros(2, 1, 8, 8))):
     import warnings
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)
-        torch.jit.save(torch.jit.trace(module, torch.zeros(2, 1, 8, 8)), path)
+        torch.jit.save(compile(module), path)
 
 
 @pytest.fixture

@@ -10,8 +10,10 @@ import torch
 from PIL import Image
 
 from fastunlearn import diagnosis
-from fastunlearn.bundle import load
-from fastunlearn.files import state_sha256
+from fastunlearn.bundle import Bundle, load
+from fastunlearn.evaluation import Report, save_images
+from fastunlearn.files import file_sha256, state_sha256
+from fastunlearn.training.scoring import read_records
 
 TINY = (
     *("--size", 16, "--g-widths", 4, 4, 4, "--d-widths", 4, 4, 4, "--latent-dim", 4, "--style-dim", 4),
@@ -81,11 +83,56 @@ def test_unlearn_then_evaluate(gan, cli, tmp_path):
     for name in ("before_after.png", "histogram.png"):
         with Image.open(out / name) as picture:
             assert picture.width > 300
+    assert report["provenance"]["seconds"]["unlearning"] > 0
+    assert report["provenance"]["hashes"]["feedback"] == file_sha256(out / "feedback.safetensors")
+    assert report["separation"]["n_undesired"] == report["classifier"]["n_before"]
+    assert "Ret-FID" in [part["what"] for part in report["not_measured"]]
     # The stored feedback replays the run exactly.
     replay = (*source[:-1], tmp_path / "replay", *SHORT, "--feedback", out / "feedback.safetensors")
     assert cli(*UNLEARN, *replay)[0] == 0
     a, b = (state_sha256(load(folder / "bundle").ema.state_dict()) for folder in (out, tmp_path / "replay"))
     assert a == b
+
+
+def test_scores_of_an_unlearning_change_nothing_and_stand_in_its_record(gan, cli, tmp_path):
+    source = ("--gan", gan / "bundle", "--forget", 1, "--classifier", gan / "classifier.pt")
+    scored = ("--score-every", 1, "--n-score", 30)
+    assert cli(*UNLEARN, *source, *SHORT, "--out", tmp_path / "off", "--score-every", 0)[0] == 0
+    code, text, _ = cli(*UNLEARN, *source, *SHORT, "--out", tmp_path / "on", *scored)
+    assert code == 0
+    assert "unlearn: kept step 2 of 2, the last step; scoring took" in text
+    for name in ("generator", "generator_ema", "discriminator"):
+        a, b = ((tmp_path / run / f"bundle/{name}.safetensors").read_bytes() for run in ("off", "on"))
+        assert a == b, name
+    scored = read_records(tmp_path / "on")["unlearn"]["scored"]
+    assert [list(row) for row in scored] == [["step", "undesired@30"]] * 2
+    facts = Bundle(tmp_path / "on/bundle").config["unlearned"]["kept"]["unlearn"]
+    assert (facts["kept"], facts["steps"], facts["scores"]) == (2, 2, scored[1])
+    assert 0 < facts["before"]["undesired@30"] < 1
+    assert Bundle(tmp_path / "off/bundle").config["unlearned"]["kept"] == {}
+
+
+def test_keeping_the_best_needs_something_to_tell_it_by(gan, cli, tmp_path):
+    source = ("--gan", gan / "bundle", "--forget", 1, "--classifier", gan / "classifier.pt", "--out", tmp_path / "run")
+    best = ("--keep", "best", "--score-every", 1, "--n-score", 30)
+    assert "keep=best and patience need an FID" in error_line(cli(*UNLEARN, *source, *SHORT, *best))
+    assert not (tmp_path / "run/metrics.jsonl").exists(), "before any training"
+    train = ("train", "--data", "digits", "--out", tmp_path / "train", "--steps", 3, *TINY, *best)
+    assert "need scores; give --score-with" in error_line(cli(*train))
+
+
+def test_training_keeps_the_step_with_the_lowest_fid(cli, tmp_path):
+    pytest.importorskip("sklearn")
+    flags = ("--data", "digits", "--steps", 6, *TINY, "--size", 32, "--g-widths", 4, 4, 4, 4, "--d-widths", 4, 4, 4, 4)
+    flags += ("--lr", 0.1, "--score-with", "mnist32", "--score-every", 1, "--n-score", 30)
+    assert cli("train", "--out", tmp_path / "last", *flags)[0] == 0
+    assert cli("train", "--out", tmp_path / "best", *flags, "--keep", "best")[0] == 0
+    last, best = (read_records(tmp_path / run)["pretrain"] for run in ("last", "best"))
+    assert last["scored"] == best["scored"], "what is kept at the end changes nothing on the way"
+    lowest = min(last["scored"], key=lambda row: row["fid@30"])
+    assert best["kept"] == lowest["step"] < 6, "a rate that diverges"
+    kept, ended = (load(tmp_path / run / "bundle").ema.state_dict() for run in ("best", "last"))
+    assert state_sha256(kept) != state_sha256(ended)
 
 
 def test_settings_come_from_yaml_and_flags_win(gan, cli, tmp_path):
@@ -173,6 +220,55 @@ def test_a_wrong_shaped_image(cli, tmp_path):
     (tmp_path / "2.png").write_bytes(b"not an image")
     line = error_line(cli("train", "--data", tmp_path, "--out", tmp_path / "run", "--steps", 1, *TINY))
     assert "2.png" in line
+
+
+def test_evaluate_with_everything(gan, cli, tmp_path):
+    """A classifier with features, so that all that needs no larger images or packages is measured."""
+    out = tmp_path / "run"
+    source = ("--gan", gan / "bundle", "--forget", 1, "--classifier", gan / "classifier.pt", "--out", out)
+    assert cli(*UNLEARN, *source, *SHORT)[0] == 0
+    model = load(gan / "bundle")
+    torch.manual_seed(1)
+    save_images(model.generate(model.sample_latents(300)), tmp_path / "real")
+    evaluate = (
+        *("evaluate", out, "--n", 300, "--no-progress", "--classifier", gan / "with_features.pt"),
+        *("--retrained", out, "--data", tmp_path / "real", "--attributes", "bright", gan / "classifier.pt"),
+        *("--identity", gan / "with_features.pt"),
+    )
+    code, text, err = cli(*evaluate)
+    assert (code, err) == (0, "")
+    report = Report.load(out / "report.json")
+    assert report.version == 2
+    assert report.ret_fid.value == 0  # the unlearned generator stands in for the retrained one
+    assert report.ret_fid.original > 0
+    assert report.ret_fid.retrained_sha256 == report.sha256["unlearned"]
+    assert [a.name for a in report.attributes] == ["class 0", "bright"]
+    assert [d.measure for d in report.drift] == ["feature-cosine", "identity-cosine"]
+    assert report.quality.before.kid is not None
+    assert report.quality.n_real[0] == 300
+    assert report.fid is not None
+    assert report.provenance.hashes["data"] is not None
+    assert {m.what for m in report.not_measured} >= {"drift, lpips-alex", "drift, ssim", "MS-SSIM"}
+    assert "PUL" in text.splitlines()[1]
+    assert "Ret-FID 0.00" in text
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--retrained", "nowhere"), "nowhere: no such bundle"),
+        (("--data", "nowhere"), "nowhere: no such dataset or folder"),
+        (("--attributes", "bright", "nowhere.pt"), "nowhere.pt: no such classifier file"),
+        (("--identity", "nowhere.pt"), "nowhere.pt: no such classifier file"),
+    ],
+)
+def test_evaluate_refuses_what_is_not_there(gan, cli, tmp_path, flags, message):
+    out = tmp_path / "run"
+    source = ("--gan", gan / "bundle", "--forget", 1, "--classifier", gan / "classifier.pt", "--out", out)
+    assert cli(*UNLEARN, *source, *SHORT)[0] == 0
+    line = error_line(cli("evaluate", out, "--n", 20, "--classifier", gan / "classifier.pt", *flags))
+    assert message in line
+    assert not (out / "report.json").exists()
 
 
 def test_evaluate_needs_a_finished_run(cli, tmp_path):

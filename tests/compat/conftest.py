@@ -1,7 +1,9 @@
 """Foreign code to import: the doubles on sys.path, nothing of them left behind, and no family installed."""
 
 import importlib
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -11,11 +13,16 @@ import pytest
 from fastunlearn.compat import FAMILIES
 
 DOUBLES = Path(__file__).parent / "doubles"
+ROOT = Path(__file__).parents[2]
 FOLDERS = {
+    "cleanfid": ["cleanfid"],
     "lucidrains": ["lucidrains"],
+    "pytorch_fid": ["pytorch_fid"],
     "rosinality": ["rosinality"],
     "stylegan2_ada": ["stylegan2_ada", "nvidia"],
     "stylegan3": ["stylegan3", "nvidia"],
+    "torch_fidelity": ["torch_fidelity"],
+    "torchmetrics": ["torchmetrics"],
 }
 
 
@@ -32,6 +39,10 @@ class Foreign:
         patch.setitem(sys.modules, "pkg_resources", None)  # as with setuptools of today
 
     def reach(self, *folders: str) -> None:
+        doubled = {entry.stem for folder in folders for entry in (DOUBLES / folder).iterdir()}
+        for name in [name for name in sys.modules if name.partition(".")[0] in doubled]:
+            if not is_foreign(name, sys.modules[name], self.folder):  # the real one, which is installed here
+                self.patch.delitem(sys.modules, name)
         self._prepend(*(DOUBLES / folder for folder in folders))
 
     def family(self, name: str, compiled: bool = True):
@@ -82,3 +93,17 @@ def is_foreign(name: str, module: ModuleType, folder: Path) -> bool:
     """Whether a module is a double, or of a project in the folder."""
     file = str(getattr(module, "__file__", None) or "")
     return name.startswith("_imported_module_") or file.startswith((str(DOUBLES), str(folder)))
+
+
+@pytest.fixture
+def compat():
+    """compat(arguments…): ``python -m fastunlearn.compat`` as a person types it, in a folder."""
+
+    def run(*arguments, folder=DOUBLES, path=ROOT):
+        own = {"PYTHONPATH": str(path), "PYTHONDONTWRITEBYTECODE": "1", "CUDA_VISIBLE_DEVICES": ""}
+        command = [sys.executable, "-m", "fastunlearn.compat", *map(str, arguments)]
+        return subprocess.run(
+            command, capture_output=True, text=True, cwd=folder, env={**os.environ, **own}, timeout=300
+        )
+
+    return run

@@ -1,24 +1,14 @@
 """``python -m fastunlearn.compat FAMILY -- SCRIPT …`` as a person types it."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 DOUBLES = Path(__file__).parent / "doubles"
-ROOT = Path(__file__).parents[2]
 
 
-def compat(*arguments, folder=DOUBLES):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-m", "fastunlearn.compat", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, timeout=300)
-
-
-def test_an_untouched_script():
+def test_an_untouched_script(compat):
     """rosinality's train.py, whose ops fail to build and whose device is "cuda", from another folder."""
     script = Path("rosinality") / "train.py"
     done = compat("rosinality", "--", script, "data set", "--status", 3)
@@ -35,7 +25,7 @@ def test_an_untouched_script():
     assert said["r1"] > 0
 
 
-def test_a_module(tmp_path):
+def test_a_module(compat, tmp_path):
     """-m, from the folder where it is typed, on the ops of stylegan3."""
     (tmp_path / "torch_utils" / "ops").mkdir(parents=True)
     (tmp_path / "torch_utils" / "ops" / "upfirdn2d.py").write_text("raise RuntimeError('not this one')")
@@ -54,7 +44,7 @@ def test_a_module(tmp_path):
     assert done.stdout == "__main__ pkg ['--option', '-- 1'] True (1, 1, 8, 8) cpu\n"
 
 
-def test_a_script_that_fails(tmp_path):
+def test_a_script_that_fails(compat, tmp_path):
     """Its own traceback, its own status."""
     (tmp_path / "script.py").write_text("import op.upfirdn2d\nraise KeyError(__name__)\n")
     (tmp_path / "op").mkdir()

@@ -70,6 +70,18 @@ FAMILIES = {
             "RGBBlock.forward": "self, x, prev_rgb, istyle",
         }
     },
+    "pytorch_fid": {
+        "pytorch_fid.fid_score": {"calculate_frechet_distance": "mu1, sigma1, mu2, sigma2, eps=1e-06"},
+    },
+    "cleanfid": {"cleanfid.fid": {"frechet_distance": "mu1, sigma1, mu2, sigma2, eps=1e-06"}},
+    "torchmetrics": {
+        "torchmetrics.image.fid": {"_compute_fid": "mu1, sigma1, mu2, sigma2"},
+        "torchmetrics.image.mifid": {"_compute_fid": "mu1, sigma1, mu2, sigma2"},
+    },
+    "torch_fidelity": {
+        "torch_fidelity.metric_fid": {"fid_statistics_to_metric": "stat_1, stat_2, verbose"},
+        "torch_fidelity.metrics": {"fid_statistics_to_metric": "stat_1, stat_2, verbose"},
+    },
 }
 CASES = [(family, module) for family, modules in FAMILIES.items() for module in modules]
 

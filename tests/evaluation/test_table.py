@@ -2,7 +2,16 @@ import dataclasses
 
 import pytest
 
-from fastunlearn.evaluation import ClassShare, Fid, Forgetting, Report, caption, summary_table
+from fastunlearn.evaluation import ClassShare, Fid, Forgetting, Report, caption, headline, summary_table
+from fastunlearn.evaluation.report import (
+    Attribute,
+    Drift,
+    Estimate,
+    NotMeasured,
+    Quality,
+    QualityScores,
+    RetFid,
+)
 
 
 def make(**changes):
@@ -50,7 +59,7 @@ def test_lost_classes_stand_out():
 def test_what_was_not_measured_has_no_row():
     table = summary_table(make(second_classifier=None, fid=None))
     assert "second" not in table
-    assert "FID" not in table
+    assert "FID" not in table.replace("Ret-FID not measured", "")
 
 
 @pytest.mark.parametrize("n_classes", [2, 10, 30])
@@ -75,3 +84,48 @@ def test_caption_is_one_line():
         "FID 5.12 before (all data), 8.75 after (without it)"
     )
     assert "FID" not in caption(make(fid=None))
+
+
+def full(**changes):
+    parts = {
+        "ret_fid": RetFid(12.5, 60.25, 15_000, 3, "c"),
+        "attributes": (
+            Attribute("class 0", 1500, 1600, 6.7, 4.0, 9.0),
+            Attribute("class 1", 1500, 1100, -26.7, -30.04, -23.0),
+            Attribute("glasses", 0, 12, None, None, None),
+            Attribute("hats", 0, 0, None, None, None),
+        ),
+        "drift": (Drift("feature-cosine", 0.125, 0.12, 0.13, 13_468),),
+        "quality": Quality(
+            QualityScores(Estimate(9.2, 9.1, 9.3), Estimate(0.00125), ms_ssim=Estimate(0.2)),
+            QualityScores(Estimate(8.1, 8.0, 8.2)), 5000, None, 500,
+        ),
+        "not_measured": tuple(NotMeasured(f"measure {k}", "no reason") for k in range(12)),
+    }  # fmt: skip
+    return make(**{**parts, **changes})
+
+
+def test_pul_stands_beside_ret_fid_and_collateral_change():
+    assert " ".join(summary_table(full()).splitlines()[1:3]).strip() == headline(full())
+    assert headline(full()) == (
+        "PUL 97.2%; Ret-FID 12.50 (original 60.25); largest collateral change -26.7%, class 1 (-30.0 to -23.0)"
+    )
+    assert headline(make()) == "PUL 97.2%; Ret-FID not measured"
+
+
+def test_rows_of_the_price():
+    table = summary_table(full())
+    assert cells(table, "Ret-FID, generator retrained without it") == ["60.25", "12.50"]
+    assert cells(table, "drift of other images, feature-cosine") == ["0.125", "(0.120", "to", "0.130)"]
+    assert cells(table, "inception score") == ["9.200", "8.100"]
+    assert cells(table, "KID x 1000") == ["1.25"]
+    assert cells(table, "there were none before of:") == ["glasses", "(12", "now)"]
+    assert "precision" not in table
+    assert "measure 11" in table
+
+
+def test_long_lines_are_wrapped():
+    long = Attribute("wearing a very large hat in the shade of a tree", 10, 20, 100.0, 50.0, 150.0)
+    lines = summary_table(full(attributes=(long,))).splitlines()
+    assert max(map(len, lines)) <= 100
+    assert "hat in the shade" in " ".join(lines)

@@ -141,6 +141,14 @@ def test_features_are_kept_while_they_are_fewer_than_their_length():
     assert s.root @ s.root.T == pytest.approx(np.cov(x.astype(float), rowvar=False), abs=1e-15)
 
 
+def test_many_features_are_kept_if_they_are_long():
+    s = FeatureStatistics()
+    for _ in range(3):
+        s.update(np.random.default_rng(0).standard_normal((400, 1200)))
+    assert s.features.shape == (1200, 1200)
+    assert s.update(np.zeros((1, 1200))).features is None
+
+
 def test_what_is_added_is_a_copy():
     x = np.ones((2, 4))
     s = FeatureStatistics().update(x)

@@ -345,3 +345,14 @@ def test_too_few_vectors():
         two.distance(FeatureStatistics())
     with pytest.raises(ValueError, match="features must have at least 2 rows, got 0"):
         FrechetReference(FeatureStatistics())
+
+
+def test_a_known_number_of_vectors_tells_the_rank_of_rounded_moments():
+    # Rounded to float32, the null space of a covariance is noise of 1e-8, far above what float64 leaves.
+    rng = np.random.default_rng(4)
+    x, y = _features(rng, 10, 40, "plain"), _features(rng, 200, 40, "plain")
+    rounded = np.cov(x, rowvar=False).astype(np.float32)
+    other = FeatureStatistics.from_features(y)
+    exact = FeatureStatistics.from_features(x).distance(other)
+    known, unknown = (FeatureStatistics.from_moments(x.mean(0), rounded, n).distance(other) for n in (10, None))
+    assert abs(known - exact) < 1e-6 * exact < abs(unknown - exact)

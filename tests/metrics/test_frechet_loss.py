@@ -64,6 +64,21 @@ def test_dead_features_have_no_gradient_of_nan():
     assert x.grad.isfinite().all()
 
 
+@pytest.mark.parametrize(("n", "rank"), [(40, 3), (4, 2)])
+def test_null_directions_get_no_gradient(n, rank):
+    # Vectors in a subspace: the gradient is that of the singular values that are there, U Vᵀ over them alone.
+    rng = np.random.default_rng(n)
+    x = torch.from_numpy(rng.standard_normal((n, rank)) @ rng.standard_normal((rank, 8))).requires_grad_()
+    reference = _reference(30, 8)
+    frechet_loss(x, reference).backward()
+    mean, root = reference.statistics.mean, reference.root
+    centred = (x.detach().numpy() - x.detach().numpy().mean(0)) / np.sqrt(n - 1)
+    left, _, right = np.linalg.svd(centred @ root, full_matrices=False)
+    expected = 2 * (centred - left[:, :rank] @ right[:rank] @ root.T) / np.sqrt(n - 1)
+    expected = expected - expected.mean(0) + 2 / n * (x.detach().numpy().mean(0) - mean)
+    np.testing.assert_allclose(x.grad.numpy(), expected, rtol=1e-6, atol=1e-9)
+
+
 def test_float32_features_get_float32_gradients():
     x, reference = _features(10, 6, torch.float32), _reference(30, 6)
     value = frechet_loss(x, reference)

@@ -56,7 +56,7 @@ def checkout(family: str) -> Path:
 @cache
 def environment() -> dict[str, str]:
     """Our package, one thread, nothing written beside their sources, and torchvision whatever torch there is."""
-    path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")]), os.environ["FASTUNLEARN_PEERS"]]
+    path = [str(ROOT), *filter(None, map(os.environ.get, ("PYTHONPATH", "FASTUNLEARN_PEERS")))]
     if importlib.util.find_spec("torchvision"):
         refuses = subprocess.run([sys.executable, "-c", "import torchvision"], capture_output=True).returncode
         path += [str(HERE / "shims")] if refuses else []

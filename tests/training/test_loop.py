@@ -12,7 +12,7 @@ from torch import nn
 from fastunlearn.errors import FastUnlearnError
 from fastunlearn.training import loop as loop_module
 from fastunlearn.training.loop import Average, DataOrder, Images, Lazy, LoopConfig, Phase, Player, run, stream_seed
-from fastunlearn.training.run_state import load_state, save_state
+from fastunlearn.training.run_state import load_state, read_seconds, save_state
 
 QUIET = LoopConfig(progress=False, checkpoint_every=3, log_every=1, grid_every=0)
 TARGET = torch.arange(12.0).view(6, 2)
@@ -100,6 +100,32 @@ def test_resume_sees_a_forgotten_optimizer(tmp_path, monkeypatch):
     phase, layer, *_ = fit()
     run(phases_of(phase), tmp_path / "resumed", QUIET)
     assert not torch.equal(layer.weight, whole[1].weight)
+
+
+def test_seconds_count_what_led_to_the_result_once(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(loop_module.time, "perf_counter", lambda: clock[0])
+
+    def slow(fail_at=None):
+        phase, *_ = fit(fail_at=fail_at)
+        (player,) = phase.players.values()
+
+        def terms(real):
+            clock[0] += 1  # a step takes a second
+            return player.terms(real)
+
+        return replace(phase, players={"p": replace(player, terms=terms)})
+
+    assert read_seconds(tmp_path) is None
+    with pytest.raises(StopError):
+        run(phases_of(slow(fail_at=6)), tmp_path, QUIET)  # its last checkpoint is that of step 3
+    assert read_seconds(tmp_path) is None
+    clock[0] += 1000
+    run(phases_of(slow(), replace(slow(), name="again")), tmp_path, QUIET)
+    assert json.loads((tmp_path / "timing.json").read_text()) == {"fit": 10.0, "again": 10.0}
+    assert read_seconds(tmp_path) == 20
+    run(phases_of(slow()), tmp_path, QUIET)  # replayed, not run
+    assert read_seconds(tmp_path) == 20
 
 
 def test_a_finished_phase_is_replayed_not_run(tmp_path):

@@ -1,0 +1,3 @@
+"""Stands for torch_fidelity."""
+
+from torch_fidelity.metrics import calculate_metrics  # noqa: F401
