@@ -9,6 +9,7 @@
 #include "common/dtype.h"
 #include "common/launch.h"
 #include "common/memory.h"
+#include "conv2d/taps_cpu.h"
 #include "conv2d/tiles_cpu.h"
 
 namespace fastunlearn::conv2d {
@@ -90,7 +91,7 @@ void convolve(const Tensor& x, const Tensor& weight, Weight strides, int64_t pad
   const int64_t total = out.n * rows * columns, inputs = in.channels, outputs = out.channels;
 
   const int64_t at_once =
-      tiles_at_once(total, (of_x * of_x * inputs + products * products * panel_width<T>) * int64_t{sizeof(T)});
+      tiles_at_once(total, (of_x * of_x * inputs + products * products * panel_width<T>)*int64_t{sizeof(T)});
   const auto u = Points::in_panels<T>(of_weight * of_weight, inputs, outputs);
   const auto v = Points::in_rows<T>(of_x * of_x, at_once, inputs);
   const auto m = Points::in_rows<T>(products * products, at_once, panel_width<T>);
@@ -118,9 +119,8 @@ void convolve(const Tensor& x, const Tensor& weight, Weight strides, int64_t pad
 
   if (at_once == total) {  // the weight's points are needed once: a panel of them at a time
     const Scratch<T> left(x, v.numel());
-    parallel_range(total, v.n * inputs, [&](int64_t first, int64_t last) {
-      input_points(first, last, left.data() + first * v.of_row);
-    });
+    parallel_range(total, v.n * inputs,
+                   [&](int64_t first, int64_t last) { input_points(first, last, left.data() + first * v.of_row); });
     parallel_range(u.panels(), u.of_panel() * total, [&](int64_t first, int64_t last) {
       const Scratch<T> right(x, u.of_panel()), results(x, m.numel());
       for (int64_t panel = first; panel < last; ++panel) {
@@ -143,6 +143,19 @@ void convolve(const Tensor& x, const Tensor& weight, Weight strides, int64_t pad
         multiply(left.data(), right.data() + u.at(0, panel), begin, end, panel, results.data());
       }
     }
+  });
+}
+
+// A transposed convolution of at most panel_width pixels; a convolution of stride 1 is one with the weight flipped.
+template <typename T>
+void convolve_few(const Tensor& x, const Tensor& weight, Weight strides, int64_t stride, int64_t padding,
+                  const Tensor& y) {
+  const Image in = image_of(x), out = image_of(y);
+  const Scratch<T> columns(x, in.channels * panel_width<T>);
+  pixels_to_columns(static_cast<const T*>(x.const_data_ptr()), in, columns.data());
+  parallel_range(out.channels, 9 * in.channels, [&](int64_t first, int64_t last) {
+    transposed_by_taps(columns.data(), in, static_cast<const T*>(weight.const_data_ptr()), strides, stride, padding,
+                       static_cast<T*>(y.mutable_data_ptr()), out, first, last);
   });
 }
 
@@ -214,15 +227,20 @@ Tensor winograd_conv2d_cpu(const Tensor& given_x, const Tensor& weight, int64_t 
   const Tensor y = empty_pixels(given_x, given_x.size(0), outputs, out_h, out_w), x = pixels_together(given_x);
   if (y.numel() == 0) return y;
   if (x.numel() == 0) return torch::stable::fill_(y, 0.0);
-  const int64_t row = weight.stride(2), column = weight.stride(3);
-  const Weight as_it_is{weight.stride(0), weight.stride(1), row, column, 0};
-  const Weight swapped{weight.stride(1), weight.stride(0), row, column, 0};
-  const Weight flipped{weight.stride(1), weight.stride(0), -row, -column, 2 * (row + column)};
+  const int64_t row = weight.stride(2), column = weight.stride(3), outer = weight.stride(0), inner = weight.stride(1);
+  const Weight as_it_is{outer, inner, row, column, 0}, swapped{inner, outer, row, column, 0};
+  const auto flipped = [&](Weight w) { return Weight{w.of_output, w.of_input, -row, -column, 2 * (row + column)}; };
+  const int64_t flipped_padding = 2 - padding;
   dispatch(x, [&](auto zero) {
     using T = decltype(zero);
-    if (stride == 1) {
-      const auto& order = transposed ? flipped : as_it_is;
-      const int64_t around = transposed ? 2 - padding : padding;
+    const bool few = x.numel() <= panel_width<T> * inputs && row == 3 * column;
+    if (few && transposed) {
+      convolve_few<T>(x, weight, swapped, stride, padding, y);
+    } else if (few && stride == 1) {
+      convolve_few<T>(x, weight, flipped(as_it_is), 1, flipped_padding, y);
+    } else if (stride == 1) {
+      const Weight order = transposed ? flipped(swapped) : as_it_is;
+      const int64_t around = transposed ? flipped_padding : padding;
       std::min(out_h, out_w) < large_units_from ? convolve<Unit, T>(x, weight, order, around, y)
                                                 : convolve<LargeUnit, T>(x, weight, order, around, y);
     } else {
