@@ -1,4 +1,4 @@
-// 3×3 convolutions of many channels on the CPU: transforms into the cache, 16 matrix products there, transforms back.
+// 3×3 convolutions of many channels on the CPU: transforms into the cache, matrix products there, transforms back.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 

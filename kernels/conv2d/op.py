@@ -197,8 +197,8 @@ winograd_weight_gradient = registry.define(
 )
 # The kernels are right everywhere, and faster than oneDNN's where their blocks find 32 large registers.
 _HAS_WINOGRAD = winograd.has_native("cpu") and torch.backends.cpu.get_cpu_capability() == "AVX512"
-# By stride, the channels on either side and the pixels from which on they are faster: few ones' products cost less than
-# transforming, and where pixels are fewer than 64 nothing is transformed but by a strided convolution or in a gradient.
+# By stride, the channels on either side and the pixels from which on they are faster. Few channels' products cost less
+# than transforming; few pixels are not transformed, but in a strided convolution and in a weight gradient.
 _CONVOLUTION, _TRANSPOSED = {1: (32, 4), 2: (256, 32)}, {1: (32, 4), 2: (64, 4)}
 _WEIGHT_GRADIENT = {1: (32, 32), 2: (64, 32)}
 
