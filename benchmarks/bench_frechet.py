@@ -139,14 +139,14 @@ def contenders(native, x1, x2, reads_features):
 @pytest.mark.parametrize("d", SIZES)
 def test_moments(benchmark, d):
     """The call that the drop-ins replace."""
-    x1, x2 = features(1, 4 * d, d), features(2, 4 * d, d)
+    x1, x2 = features(1, 2 * d, d), features(2, 2 * d, d)
     native = functools.partial(frechet_distance, *moments(x1), *moments(x2))
     run(benchmark, "moments", d, contenders(native, x1, x2, False), x1, x2)
 
 
 @pytest.mark.parametrize("d", SIZES)
 def test_moments_against_a_reference(benchmark, d):
-    x1, x2 = features(1, 4 * d, d), features(2, 4 * d, d)
+    x1, x2 = features(1, 2 * d, d), features(2, 2 * d, d)
     reference, (mu, sigma) = FrechetReference(FeatureStatistics.from_moments(*moments(x1))), moments(x2)
 
     def native():
@@ -157,7 +157,7 @@ def test_moments_against_a_reference(benchmark, d):
 
 @pytest.mark.parametrize("d", SIZES)
 def test_few_features_against_a_reference(benchmark, d):
-    x1, x2 = features(1, 4 * d, d), features(2, FEW[d], d)
+    x1, x2 = features(1, 2 * d, d), features(2, FEW[d], d)
     reference = FrechetReference(FeatureStatistics.from_moments(*moments(x1)))
 
     def native():
@@ -181,7 +181,7 @@ def test_few_features_on_both_sides(benchmark, d):
 @pytest.mark.parametrize("d", SIZES)
 def test_candidates(benchmark, d):
     """Four sets of few images against a reference; "unkept" is ours without one, all others go one by one."""
-    real, candidates = features(1, 4 * d, d), [features(seed, FEW[d], d) for seed in range(2, 6)]
+    real, candidates = features(1, 2 * d, d), [features(seed, FEW[d], d) for seed in range(2, 6)]
     mu, sigma = moments(real)
     kept = FrechetReference(FeatureStatistics.from_moments(mu, sigma))
 
@@ -259,7 +259,7 @@ def test_streaming(benchmark, d):
 @pytest.mark.parametrize("d", SIZES)
 def test_gradient(benchmark, d):
     """Value and gradient in 2 d features; "reference" differentiates the eigenvalues of the product."""
-    real, n = features(1, 4 * d, d), 2 * d
+    real, n = features(1, 2 * d, d), 2 * d
     x = torch.from_numpy(features(2, n, d)).double().requires_grad_()
     mu, sigma = map(torch.from_numpy, moments(real))
     kept = FrechetReference(FeatureStatistics.from_moments(mu, sigma))
