@@ -20,7 +20,7 @@ from ..metrics import DIGIT_FID_SAMPLES
 from ..metrics.extractors import ModuleExtractor, load_extractor
 from ..metrics.feature_sets import NOT_OF_FEATURES, FeatureSet, frechet_score
 from ..metrics.provenance import Score, require_same
-from ..metrics.quality import density_coverage, inception_score, kernel_inception_distance, precision_recall
+from ..metrics.quality import inception_score, kernel_inception_distance, neighbourhood_scores
 from ..training.loop import LoopConfig
 
 FEW = 10_000
@@ -148,7 +148,7 @@ class Fid:
             fake, real = (side.require_features("--prdc", 6) for side in (candidate, reference))
             # Those in print are mostly of VGG16's features.
             provenance = dataclasses.replace(fid.provenance, standard=False)
-            for found in (precision_recall(real, fake, k=3), density_coverage(real, fake, k=5)):
+            for found in neighbourhood_scores(real, fake, k=3, k_density=5):
                 for name, value in found._asdict().items():
                     yield Score(name, value, provenance)
         if self.inception_score:

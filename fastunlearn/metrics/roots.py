@@ -5,6 +5,7 @@ less than one full product instead of two, without LAPACK's `sygst`, which neith
 """
 
 import math
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -65,8 +66,11 @@ def root_of_covariance(cov: np.ndarray, n: int | None, label: str) -> np.ndarray
     return vectors[:, keep] * np.sqrt(values[keep])
 
 
-def centred_rows(x: Tensor) -> Tensor:
-    """[n − 1, d], R with RᵀR = covariance of the vectors x [n, d]; differentiable.
+Array = TypeVar("Array", np.ndarray, Tensor)
+
+
+def centred_rows(x: Array) -> Array:
+    """[n − 1, d], R with RᵀR = covariance of the vectors x [n, d]; of a tensor, differentiable.
 
     The n centred vectors sum to 0, and that direction would cost the spectrum half of its digits. A Householder
     reflection that turns it into the first axis leaves n − 1 vectors with the same covariance and without it.

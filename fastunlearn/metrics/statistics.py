@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
@@ -141,7 +140,7 @@ class FeatureStatistics:
             if (x := self.features) is None:
                 self._root = root_of_covariance(self.cov, self.n, self._label)
             else:
-                self._root = centred_rows(torch.from_numpy(x)).numpy().T
+                self._root = centred_rows(x).T
         return self._root
 
     @property
