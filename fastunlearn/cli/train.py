@@ -13,7 +13,7 @@ from ..bundle import Bundle, save_bundle
 from ..config import require_range
 from ..errors import FastUnlearnError
 from ..evaluation.scorer import Scorer, describe
-from ..metrics import FeatureStatistics
+from ..metrics import FeatureStatistics, FrechetReference
 from ..models.classifiers import features, load_classifier
 from ..models.stylegan2 import StyleGAN2, StyleGAN2Config
 from ..training.adversarial import AdversarialConfig, Networks, adversarial_phase
@@ -80,7 +80,7 @@ class Train:
         """Measures the FID to the training data, in the features of a bundle's or another classifier."""
         file = Path(name)
         extractor = load_classifier(file if file.is_file() else Bundle(name).classifier)
-        target = FeatureStatistics.from_features(features(extractor, images))
+        target = FrechetReference(FeatureStatistics.from_features(features(extractor, images)))
         return Scorer(config=self.loop.scoring, seed=self.loop.seed, extractor=extractor, target=target)
 
     def phases(

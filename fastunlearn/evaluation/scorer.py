@@ -11,7 +11,7 @@ from torch import nn
 from ..errors import FastUnlearnError
 from ..feedback.latents import generate, latent_batches
 from ..files import state_sha256
-from ..metrics import FeatureStatistics
+from ..metrics import FeatureStatistics, FrechetReference
 from ..models.classifiers import class_logits, evaluating, features, require_class
 from ..models.protocol import GenerativeModel
 from ..training.scoring import Numbers, Score, ScoringConfig
@@ -43,7 +43,7 @@ class Scorer:
     classifier: nn.Module | None = None
     forget: int | None = None
     extractor: nn.Module | None = None
-    target: FeatureStatistics | None = None
+    target: FrechetReference | None = None
 
     def __post_init__(self) -> None:
         if self.config.decides and self.target is None:
@@ -60,7 +60,7 @@ class Scorer:
         if judges.statistics is not None:
             if not 0 <= forget < len(judges.statistics.without):
                 raise FastUnlearnError(f"the feature statistics hold none of the data without class {forget}")
-            target = judges.statistics.without[forget]
+            target = FrechetReference(judges.statistics.without[forget])
         return cls(
             config=config,
             seed=seed,
@@ -105,7 +105,7 @@ class Scorer:
                     activations.append(features(self.extractor, images))
         numbers = {} if self.classifier is None else {self.undesired: undesired / n}
         if activations:
-            numbers[self.fid] = FeatureStatistics.from_features(torch.cat(activations)).distance(self.target)
+            numbers[self.fid] = self.target.distance(FeatureStatistics.from_features(torch.cat(activations)))
         return numbers
 
     def score(self, after: Callable[[], GenerativeModel], before: GenerativeModel | None = None) -> Score:

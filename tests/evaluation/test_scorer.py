@@ -15,7 +15,7 @@ from fastunlearn.evaluation.suite import Judges
 from fastunlearn.feedback import label_with_classifier
 from fastunlearn.feedback.latents import latent_batches
 from fastunlearn.files import state_sha256
-from fastunlearn.metrics import DigitStatistics, FeatureStatistics
+from fastunlearn.metrics import DigitStatistics, FeatureStatistics, FrechetReference
 from fastunlearn.training.loop import advance
 from fastunlearn.training.scoring import ScoringConfig, scored_steps
 
@@ -155,7 +155,7 @@ def test_without_statistics_people_see_the_share_and_nothing_is_decided(classifi
 
 
 def test_training_has_an_fid_alone(classifier, original):
-    target = statistics(classifier).full
+    target = FrechetReference(statistics(classifier).full)
     scorer = Scorer(config=CONFIG, seed=0, extractor=classifier, target=target)
     assert list(scorer.measure(original)) == ["fid@500"]
     score = scorer.score(lambda: original)
