@@ -331,5 +331,5 @@ def test_inception_without_torch_fidelity(monkeypatch):
 
 def test_lenet_extractor_has_the_channels_of_its_lenet():
     extractor = lenet_extractor(LeNet(in_channels=3, widths=(2, 3)))
-    assert extractor.name == "mine"
+    assert extractor.name == "lenet"
     assert extractor(_images(2, 1, 32, 32)).shape == (2, 84)
