@@ -3,7 +3,8 @@
 import contextlib
 import importlib
 import io
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from measure import compare, full
 from torch import Tensor
 
-from fastunlearn.metrics import density_coverage, kernel_inception_distance, precision_recall
+from fastunlearn.metrics import kernel_inception_distance, neighbourhood_scores, precision_recall
 
 D = 2048
 M = 1000  # images of a subset
@@ -26,6 +27,11 @@ def sides(n: int, d: int = D) -> tuple[Tensor, Tensor]:
     return real, fake * 1.02
 
 
+def numbers(values: Iterable[float]) -> Tensor:
+    """As float64, which a tensor of Python's numbers is not."""
+    return torch.tensor([*values], dtype=torch.float64)
+
+
 def peer(module: str, function: str) -> Callable | None:
     """A package's function, silenced, or None where it does not import (torchvision may not fit torch)."""
     try:
@@ -35,7 +41,7 @@ def peer(module: str, function: str) -> Callable | None:
 
     def call(*args, **settings) -> Tensor:
         with contextlib.redirect_stdout(io.StringIO()):
-            return torch.tensor(list(found(*args, **settings).values()), dtype=torch.float64)
+            return numbers(found(*args, **settings).values())
 
     return call
 
@@ -53,13 +59,14 @@ def kid_by_definition(real: Tensor, fake: Tensor, subsets: int) -> Tensor:
     return torch.stack([values.mean(), values.std(correction=0)])
 
 
-@pytest.mark.parametrize(("n", "subsets"), [(1000, 10), *full([(10_000, 5)])], ids=str)
-def test_kid(benchmark, n, subsets):
+@pytest.mark.parametrize("case", [(1000, 10), *full([(10_000, 5)])], ids=str)
+def test_kid(benchmark, case):
+    n, subsets = case
     real, fake = sides(n)
     theirs = peer("torch_fidelity.metric_kid", "kid_features_to_metric")
     cases = {
         "reference": lambda: kid_by_definition(real, fake, subsets),
-        "native": lambda: torch.tensor(kernel_inception_distance(real, fake, subsets, M, seed=2020)),
+        "native": lambda: numbers(kernel_inception_distance(real, fake, subsets, M, seed=2020)),
     }
     settings = {"kid_subsets": subsets, "kid_subset_size": M, "rng_seed": 2020, "verbose": False}
     if theirs is not None:
@@ -83,13 +90,14 @@ def prdc_by_definition(real: Tensor, fake: Tensor) -> Tensor:
     return torch.stack([share.double().mean() for share in shares])
 
 
-@pytest.mark.parametrize(("n", "d"), [(2000, D), *full([(5000, 84)])], ids=str)
-def test_neighbourhoods(benchmark, n, d):
+@pytest.mark.parametrize("case", [(2000, D), *full([(5000, 84)])], ids=str)
+def test_neighbourhoods(benchmark, case):
+    n, d = case
     real, fake = sides(n, d)
     theirs = peer("prdc", "compute_prdc")
     cases = {
         "reference": lambda: prdc_by_definition(real, fake),
-        "native": lambda: torch.tensor([*precision_recall(real, fake, K), *density_coverage(real, fake, K)]),
+        "native": lambda: numbers(itertools.chain(*neighbourhood_scores(real, fake, K, K))),
     }
     if theirs is not None:
         cases["prdc"] = lambda: theirs(real.double().numpy(), fake.double().numpy(), nearest_k=K)
@@ -101,13 +109,13 @@ def test_neighbourhoods(benchmark, n, d):
     compare(benchmark, f"P, R, density, coverage {n} x {d}", cases, 0, check, rounds=ROUNDS)
 
 
-@pytest.mark.parametrize("n", [2000, *full([5000])])
-def test_precision_recall(benchmark, n):
+def test_precision_recall(benchmark):
+    n = 2000
     real, fake = sides(n)
     theirs = peer("torch_fidelity.metric_prc", "prc_features_to_metric")
     cases = {
         "reference": lambda: prdc_by_definition(real, fake)[:2],
-        "native": lambda: torch.tensor(precision_recall(real, fake, K)),
+        "native": lambda: numbers(precision_recall(real, fake, K)),
     }
     settings = {"prc_neighborhood": K, "verbose": False}
     if theirs is not None:

@@ -1,4 +1,4 @@
-// 3×3 convolutions of many channels on the CPU: transforms into the cache, 16 matrix products there, transforms back.
+// 3×3 convolutions of many channels on the CPU: transforms into the cache, matrix products there, transforms back.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
@@ -9,6 +9,7 @@
 #include "common/dtype.h"
 #include "common/launch.h"
 #include "common/memory.h"
+#include "conv2d/taps_cpu.h"
 #include "conv2d/tiles_cpu.h"
 
 namespace fastunlearn::conv2d {
@@ -69,6 +70,9 @@ int64_t tiles_at_once(int64_t tiles, int64_t bytes_of_one) {
   return std::min(fitting, tiles);
 }
 
+// Rows and columns of an image from which on larger tiles are the faster ones.
+constexpr int64_t large_units_from = 16;
+
 // The product whose number along the axes is (row, column), as the point of a factor.
 constexpr int point_of(int product, int per_axis, const int* along_axis, int points) {
   return along_axis[product / per_axis] * points + along_axis[product % per_axis];
@@ -86,39 +90,72 @@ void convolve(const Tensor& x, const Tensor& weight, Weight strides, int64_t pad
   const Tiles out_tiles{rows, columns, F::output_step, -cut};
   const int64_t total = out.n * rows * columns, inputs = in.channels, outputs = out.channels;
 
-  const auto u = Points::in_panels<T>(of_weight * of_weight, inputs, outputs);
-  const Scratch<T> factors(x, u.numel());
-  const T* w = static_cast<const T*>(weight.const_data_ptr());
-  parallel_range(u.panels(), u.of_panel * u.n, [&](int64_t first, int64_t last) {
-    for (int64_t panel = first; panel < last; ++panel) {
-      weight_to_points<typename F::OfWeights>(w, strides, inputs, panel, factors.data(), u);
-    }
-  });
-
   const int64_t at_once =
-      tiles_at_once(total, (of_x * of_x * inputs + products * products * outputs) * int64_t{sizeof(T)});
+      tiles_at_once(total, (of_x * of_x * inputs + products * products * panel_width<T>)*int64_t{sizeof(T)});
+  const auto u = Points::in_panels<T>(of_weight * of_weight, inputs, outputs);
   const auto v = Points::in_rows<T>(of_x * of_x, at_once, inputs);
-  const auto m = Points::in_rows<T>(products * products, at_once, outputs);
+  const auto m = Points::in_rows<T>(products * products, at_once, panel_width<T>);
   const std::vector<T> zeros(inputs);
+
+  const auto weight_points = [&](int64_t panel, T* right) {
+    weight_to_points<typename F::OfWeights>(static_cast<const T*>(weight.const_data_ptr()), strides, inputs, panel,
+                                            right, u);
+  };
+  const auto input_points = [&](int64_t begin, int64_t end, T* left) {
+    tiles_to_points<typename F::OfInputs>(static_cast<const T*>(x.const_data_ptr()), in, in_tiles, begin, end, left, v,
+                                          zeros.data());
+  };
+  // One panel of the outputs of tiles [begin, end).
+  const auto multiply = [&](const T* left, const T* right, int64_t begin, int64_t end, int64_t panel, T* results) {
+    for (int p = 0; p < products * products; ++p) {
+      product(left + v.at(point_of(p, products, F::input_point, of_x), 0), v.of_row, 1,
+              right + u.at(point_of(p, products, F::weight_point, of_weight), 0), results + m.at(p, 0), m.of_row,
+              end - begin, u.columns_of(panel), inputs, false);
+    }
+    T waste[panel_width<T>];
+    points_to_tiles<typename F::ToOutputs>(results, m, static_cast<T*>(y.mutable_data_ptr()) + panel * u.width, out,
+                                           out_tiles, begin, end, u.columns_of(panel), waste);
+  };
+
+  if (at_once == total) {  // the weight's points are needed once: a panel of them at a time
+    const Scratch<T> left(x, v.numel());
+    parallel_range(total, v.n * inputs,
+                   [&](int64_t first, int64_t last) { input_points(first, last, left.data() + first * v.of_row); });
+    parallel_range(u.panels(), u.of_panel() * total, [&](int64_t first, int64_t last) {
+      const Scratch<T> right(x, u.of_panel()), results(x, m.numel());
+      for (int64_t panel = first; panel < last; ++panel) {
+        weight_points(panel, right.data());
+        multiply(left.data(), right.data(), 0, total, panel, results.data());
+      }
+    });
+    return;
+  }
+  const Scratch<T> right(x, u.numel());
+  parallel_range(u.panels(), u.of_panel(), [&](int64_t first, int64_t last) {
+    for (int64_t panel = first; panel < last; ++panel) weight_points(panel, right.data() + u.at(0, panel));
+  });
   parallel_range((total + at_once - 1) / at_once, v.numel() + m.numel(), [&](int64_t first, int64_t last) {
     const Scratch<T> left(x, v.numel()), results(x, m.numel());
-    std::vector<T> waste(outputs);
     for (int64_t begin = first * at_once; begin < std::min(total, last * at_once); begin += at_once) {
       const int64_t end = std::min(begin + at_once, total);
-      tiles_to_points<typename F::OfInputs>(static_cast<const T*>(x.const_data_ptr()), in, in_tiles, begin, end,
-                                            left.data(), v, zeros.data());
-      for (int p = 0; p < products * products; ++p) {
-        const T* of_tiles = left.data() + v.at(point_of(p, products, F::input_point, of_x), 0);
-        const int of_factors = point_of(p, products, F::weight_point, of_weight);
-        for (int64_t panel = 0; panel < u.panels(); ++panel) {
-          product(of_tiles, v.of_row, 1, factors.data() + u.at(of_factors, panel),
-                  results.data() + m.at(p, 0) + panel * u.width, m.of_row, end - begin, u.columns_of(panel), inputs,
-                  false);
-        }
+      input_points(begin, end, left.data());
+      for (int64_t panel = 0; panel < u.panels(); ++panel) {
+        multiply(left.data(), right.data() + u.at(0, panel), begin, end, panel, results.data());
       }
-      points_to_tiles<typename F::ToOutputs>(results.data(), m, static_cast<T*>(y.mutable_data_ptr()), out, out_tiles,
-                                             begin, end, waste.data());
     }
+  });
+}
+
+// A transposed convolution of at most panel_width pixels; a convolution of stride 1 is one with the weight flipped.
+template <typename T>
+void convolve_few(const Tensor& x, const Tensor& weight, Weight strides, int64_t stride, int64_t padding,
+                  const Tensor& y) {
+  const Image in = image_of(x), out = image_of(y);
+  const Scratch<T> columns(x, in.channels * panel_width<T>);
+  pixels_to_columns(static_cast<const T*>(x.const_data_ptr()), in, columns.data());
+  parallel_range(out.channels, 9 * in.channels, [&](int64_t first, int64_t last) {
+    transposed_by_taps(columns.data(), in, static_cast<const T*>(weight.const_data_ptr()), strides, stride, padding,
+                       static_cast<T*>(y.mutable_data_ptr()), out, first, last);
   });
 }
 
@@ -190,15 +227,22 @@ Tensor winograd_conv2d_cpu(const Tensor& given_x, const Tensor& weight, int64_t 
   const Tensor y = empty_pixels(given_x, given_x.size(0), outputs, out_h, out_w), x = pixels_together(given_x);
   if (y.numel() == 0) return y;
   if (x.numel() == 0) return torch::stable::fill_(y, 0.0);
-  const int64_t row = weight.stride(2), column = weight.stride(3);
-  const Weight as_it_is{weight.stride(0), weight.stride(1), row, column, 0};
-  const Weight swapped{weight.stride(1), weight.stride(0), row, column, 0};
-  const Weight flipped{weight.stride(1), weight.stride(0), -row, -column, 2 * (row + column)};
+  const int64_t row = weight.stride(2), column = weight.stride(3), outer = weight.stride(0), inner = weight.stride(1);
+  const Weight as_it_is{outer, inner, row, column, 0}, swapped{inner, outer, row, column, 0};
+  const auto flipped = [&](Weight w) { return Weight{w.of_output, w.of_input, -row, -column, 2 * (row + column)}; };
+  const int64_t flipped_padding = 2 - padding;
   dispatch(x, [&](auto zero) {
     using T = decltype(zero);
-    if (stride == 1) {
-      transposed ? convolve<Unit, T>(x, weight, flipped, 2 - padding, y)
-                 : convolve<Unit, T>(x, weight, as_it_is, padding, y);
+    const bool few = x.numel() <= panel_width<T> * inputs && row == 3 * column;
+    if (few && transposed) {
+      convolve_few<T>(x, weight, swapped, stride, padding, y);
+    } else if (few && stride == 1) {
+      convolve_few<T>(x, weight, flipped(as_it_is), 1, flipped_padding, y);
+    } else if (stride == 1) {
+      const Weight order = transposed ? flipped(swapped) : as_it_is;
+      const int64_t around = transposed ? flipped_padding : padding;
+      std::min(out_h, out_w) < large_units_from ? convolve<Unit, T>(x, weight, order, around, y)
+                                                : convolve<LargeUnit, T>(x, weight, order, around, y);
     } else {
       transposed ? convolve<Up, T>(x, weight, swapped, padding, y) : convolve<Down, T>(x, weight, as_it_is, padding, y);
     }

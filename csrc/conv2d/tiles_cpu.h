@@ -46,29 +46,29 @@ struct Weight {
   }
 };
 
-// Where transformed numbers lie: [point, panel, row, column of the panel].
+// Where transformed numbers lie: [panel, point, row, column of the panel].
 struct Points {
-  int64_t n, columns, width, of_row, of_panel, of_point;
+  int64_t n, columns, width, of_row, of_point;
 
   // One panel of all columns. The strides keep rows and points from falling on the same lines of the cache.
   template <typename T>
   static Points in_rows(int64_t n, int64_t rows, int64_t columns) {
     constexpr int64_t line = 64 / sizeof(T);
     const int64_t width = (columns + line - 1) / line * line, of_row = width + line;
-    return {n, columns, width, of_row, 0, of_row * rows + 4 * line};
+    return {n, columns, width, of_row, of_row * rows + 4 * line};
   }
   // The right factor of a product.
   template <typename T>
   static Points in_panels(int64_t n, int64_t rows, int64_t columns) {
     constexpr int64_t line = 64 / sizeof(T), width = panel_width<T>;
-    const int64_t of_panel = rows * width;
-    return {n, columns, width, width, of_panel, (columns + width - 1) / width * of_panel + 4 * line};
+    return {n, columns, width, width, rows * width + 4 * line};
   }
 
-  int64_t numel() const { return n * of_point; }
   int64_t panels() const { return (columns + width - 1) / width; }
+  int64_t of_panel() const { return n * of_point; }
+  int64_t numel() const { return panels() * of_panel(); }
   int64_t columns_of(int64_t panel) const { return std::min(width, columns - panel * width); }
-  int64_t at(int64_t point, int64_t panel) const { return point * of_point + panel * of_panel; }
+  int64_t at(int64_t point, int64_t panel) const { return panel * of_panel() + point * of_point; }
 };
 
 namespace {
@@ -113,10 +113,10 @@ FASTUNLEARN_CLONES void tiles_to_points(const T* x, Image image, Tiles tiles, in
   }
 }
 
-// Rows of points to tiles [begin, end) of y; pixels outside go to `waste`.
+// Rows of points to `columns` channels of tiles [begin, end) of y; pixels outside go to `waste`.
 template <typename Transform, typename T>
 FASTUNLEARN_CLONES void points_to_tiles(const T* m, Points from, T* y, Image image, Tiles tiles, int64_t begin,
-                                        int64_t end, T* waste) {
+                                        int64_t end, int64_t columns, T* waste) {
   constexpr int side = Transform::to, n = Transform::from * Transform::from;
   for (int64_t tile = begin; tile < end; ++tile, m += from.of_row) {
     const auto place = tiles[tile];
@@ -127,12 +127,12 @@ FASTUNLEARN_CLONES void points_to_tiles(const T* m, Points from, T* y, Image ima
       const int64_t at = image.at(place.image, place.top + i / side, place.left + i % side);
       out[i] = at < 0 ? waste : y + at;
     }
-    transform<Transform>(in, out, 0, image.channels);
+    transform<Transform>(in, out, 0, columns);
   }
 }
 
-// A weight to one panel of points: rows are inputs, columns outputs, those behind the last zeros. Where outputs lie
-// apart in memory, the weights of some inputs are first put in order.
+// A weight to one panel of points, at u: rows are inputs, columns outputs, those behind the last zeros. Where outputs
+// lie apart in memory, the weights of some inputs are first put in order.
 template <typename Transform, typename T>
 FASTUNLEARN_CLONES void weight_to_points(const T* w, Weight weight, int64_t inputs, int64_t panel, T* u, Points to) {
   constexpr int taps = 9, n = Transform::to * Transform::to;
@@ -158,7 +158,7 @@ FASTUNLEARN_CLONES void weight_to_points(const T* w, Weight weight, int64_t inpu
       for (int tap = 0; tap < taps; ++tap) {
         in[tap] = in_order ? of_tap[tap] + input * weight.of_input : ordered[tap][input - begin];
       }
-      for (int i = 0; i < n; ++i) out[i] = u + to.at(i, panel) + input * to.of_row;
+      for (int i = 0; i < n; ++i) out[i] = u + to.at(i, 0) + input * to.of_row;
       transform<Transform>(in, out, 0, width);
     }
   }

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ..errors import FastUnlearnError
 from .apply import Apply
+from .compare import Compare
 from .convert import Convert
 from .delta import Delta
 from .doctor import Doctor
@@ -26,6 +27,7 @@ COMMANDS = {
     "feedback": Feedback,
     "unlearn": Unlearn,
     "evaluate": Evaluate,
+    "compare": Compare,
     "fid": Fid,
     "delta": Delta,
     "apply": Apply,

@@ -12,13 +12,14 @@ from ..bundle import Bundle
 from ..config import require_range
 from ..errors import FastUnlearnError
 from ..evaluation import Judges, before_after, caption, evaluate, find_pairs, histogram, summary_table
+from ..evaluation.page import write_report
 from ..feedback import generator_sha256
 from ..models.classifiers import load_classifier
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Compare a run's unlearned bundle with the one it came from: report.json, before_after.png, histogram.png.
+    """Compare a run's unlearned bundle with the one it came from: report.html, report.json and pictures.
 
     Attributes:
         folder: of an `unlearn` run.
@@ -85,8 +86,9 @@ class Evaluate:
         histogram(report, self.folder / "histogram.png")
         pairs = find_pairs(original, unlearned, judges.classifier, seed=self.seed, purpose=self.purpose)
         before_after(pairs, forget, self.folder / "before_after.png", caption(report))
+        page = write_report(self.folder, report.to_dict(), pairs)
         print(summary_table(report))
-        print(f"\n{self.folder / 'before_after.png'}\n{self.folder / 'report.json'}")
+        print(f"\n{page}\n{self.folder / 'before_after.png'}\n{self.folder / 'report.json'}")
 
 
 def finished_bundle(path: Path) -> Bundle:

@@ -16,14 +16,12 @@ from ..bundle import Bundle
 from ..config import require_range
 from ..errors import FastUnlearnError
 from ..files import atomic_write
+from ..metrics import DIGIT_FID_SAMPLES
 from ..metrics.extractors import ModuleExtractor, load_extractor
 from ..metrics.feature_sets import NOT_OF_FEATURES, FeatureSet, frechet_score
 from ..metrics.provenance import Score, require_same
-from ..metrics.quality import density_coverage, inception_score, kernel_inception_distance, precision_recall
+from ..metrics.quality import inception_score, kernel_inception_distance, neighbourhood_scores
 from ..training.loop import LoopConfig
-
-GENERATED = 15_000
-"""Images of a generator where --n says nothing."""
 
 FEW = 10_000
 """Below this many images the bias of a Fréchet distance is not small beside the differences that people report."""
@@ -130,7 +128,7 @@ class Fid:
             return source
         if isinstance(source, Path):
             return FeatureSet.of_folder(extractor, source, self.n, batch=self.batch, **shared)
-        model, n = source.model().to(self.resolved_device), GENERATED if self.n is None else self.n
+        model, n = source.model().to(self.resolved_device), DIGIT_FID_SAMPLES if self.n is None else self.n
         return FeatureSet.of_generator(extractor, model, n, source=str(source.name), **shared)
 
     def scores(
@@ -148,9 +146,11 @@ class Fid:
             yield Score(f"{name}, standard deviation", kid.std, fid.provenance)
         if self.prdc:
             fake, real = (side.require_features("--prdc", 6) for side in (candidate, reference))
-            for found in (precision_recall(real, fake, k=3), density_coverage(real, fake, k=5)):
+            # Those in print are mostly of VGG16's features.
+            provenance = dataclasses.replace(fid.provenance, standard=False)
+            for found in neighbourhood_scores(real, fake, k=3, k_density=5):
                 for name, value in found._asdict().items():
-                    yield Score(name, value, fid.provenance)
+                    yield Score(name, value, provenance)
         if self.inception_score:
             logits = extractor.logits(candidate.require_features("--inception-score", 10))
             score = inception_score(logits, splits=10, seed=self.seed)

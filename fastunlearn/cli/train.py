@@ -10,13 +10,17 @@ from typing import Generic, TypeVar
 import torch
 
 from .. import data
-from ..bundle import save_bundle
+from ..bundle import Bundle, save_bundle
 from ..config import require_range
 from ..errors import FastUnlearnError
+from ..evaluation.scorer import Scorer, describe
+from ..metrics import FeatureStatistics, FrechetReference
+from ..models.classifiers import features, load_classifier
 from ..models.registry import ARCHITECTURES
 from ..training.loop import Images, LoopConfig, run
 from ..training.pretraining import PRETRAINING
 from ..training.record import HARMLESS, check_run, environment, open_run
+from ..training.scoring import kept_steps, read_records
 from .flags import parse_flags
 
 Sizes, Recipe = TypeVar("Sizes"), TypeVar("Recipe")
@@ -31,6 +35,8 @@ class Train(Generic[Sizes, Recipe]):
         data: mnist, digits, or a folder of images.
         out: folder of the run: config, metrics, TensorBoard events, sample grids, checkpoints, bundle.
         steps: training steps.
+        score_with: bundle or classifier file by whose features scores measure the FID to the training data; None for
+            no scores.
         resume: continue the run in OUT from its last checkpoint; one that has not ended may be given other --steps.
         model: the networks.
         game: the losses and optimisers.
@@ -41,6 +47,7 @@ class Train(Generic[Sizes, Recipe]):
     data: str
     out: Path
     steps: int
+    score_with: str | None = None
     resume: bool = False
     model: Sizes
     game: Recipe
@@ -48,6 +55,8 @@ class Train(Generic[Sizes, Recipe]):
 
     def __post_init__(self) -> None:
         require_range(self, steps=(0, math.inf))
+        if self.loop.scoring.decides and self.score_with is None:
+            raise FastUnlearnError("keep=best and patience need scores; give --score-with")
 
     @classmethod
     def parse(cls, arguments: list[str], prog: str) -> "Train":
@@ -66,14 +75,31 @@ class Train(Generic[Sizes, Recipe]):
     def run(self) -> None:
         """Do it."""
         images = data.load(self.data, size=self.model.size, channels=self.model.channels)
+        scorer = None if self.score_with is None else self.scorer(images, self.score_with)
         settings = replace(self, resume=False)
         check_run(self.out, settings, self.resume, may_change=("out", "steps", *HARMLESS))
         open_run(self.out, settings)
         torch.manual_seed(self.loop.seed)
         model = ARCHITECTURES[self.arch][0](self.model)
-        phases = PRETRAINING[self.arch][1](model, Images(len(images), images.batch), self.steps, self.game)
+        phases = PRETRAINING[self.arch][1](model, Images(len(images), images.batch), self.steps, self.game, scorer)
         start = time.monotonic()
         model = run(phases, self.out, self.loop)
-        facts = {"training": {"data": self.data, "steps": self.steps, "seed": self.loop.seed, **environment()}}
-        save_bundle(model, self.out / "bundle", facts)
+        records = read_records(self.out)
+        training = {
+            "data": self.data,
+            "steps": self.steps,
+            "seed": self.loop.seed,
+            "kept": kept_steps(records),
+            **environment(),
+        }
+        save_bundle(model, self.out / "bundle", {"training": training})
+        for line in describe(records, self.loop.scoring.score_share):
+            print(line)
         print(f"{self.out / 'bundle'}: {self.steps} steps, {time.monotonic() - start:.0f} s in this process")
+
+    def scorer(self, images: data.ImageDataset, name: str) -> Scorer:
+        """Measures the FID to the training data, in the features of a bundle's or another classifier."""
+        file = Path(name)
+        extractor = load_classifier(file if file.is_file() else Bundle(name).classifier)
+        target = FrechetReference(FeatureStatistics.from_features(features(extractor, images)))
+        return Scorer(config=self.loop.scoring, seed=self.loop.seed, extractor=extractor, target=target)

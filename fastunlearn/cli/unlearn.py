@@ -12,12 +12,14 @@ from .. import data
 from ..bundle import Bundle, save_bundle
 from ..config import from_dict, read_yaml, require_range, to_dict
 from ..errors import FastUnlearnError
+from ..evaluation.scorer import Scorer, describe
 from ..feedback import Feedback, curated_feedback, generator_sha256, label_with_classifier
 from ..methods import METHODS, require_discriminator, unlearn
 from ..models.classifiers import class_logits, load_classifier
 from ..models.protocol import GenerativeModel
 from ..training.loop import LoopConfig
 from ..training.record import HARMLESS, check_run, environment, open_run
+from ..training.scoring import kept_steps, read_records
 from .flags import parse_flags
 
 MethodConfig = TypeVar("MethodConfig")
@@ -122,7 +124,10 @@ class Unlearn(Generic[MethodConfig]):
         for each, path in zip(feedback, stored, strict=True):
             each.save(path)
             print(f"feedback: {each.n_undesired} undesired and {each.n_desired} desired images")
-        after = unlearn(model, method, feedback, out, self.loop)
+        after = unlearn(model, method, feedback, out, self.loop, self.scorer(bundle))
+        records = read_records(out)
+        for line in describe(records, self.loop.scoring.score_share):
+            print(line)
         facts = {
             "unlearned": {
                 "base": gan,
@@ -130,6 +135,7 @@ class Unlearn(Generic[MethodConfig]):
                 "forget": self.forget,
                 "method": {method.name: to_dict(self.method)},
                 "seed": self.loop.seed,
+                "kept": kept_steps(records),
                 **environment(),
             }
         }
@@ -164,6 +170,19 @@ class Unlearn(Generic[MethodConfig]):
                 progress=self.loop.progress,
             )
         ]
+
+    def scorer(self, bundle: Bundle) -> Scorer | None:
+        """Judges the run under way: the bundle's judges, or a classifier of one's own alone; None without either."""
+        config, seed = self.loop.scoring, self.loop.seed
+        if config.score_every == 0 or self.forget is None:  # scores count images of a class
+            return None
+        if self.source.classifier is not None:
+            return Scorer(
+                config=config, seed=seed, classifier=load_classifier(self.source.classifier), forget=self.forget
+            )
+        if bundle.is_checkpoint or not bundle.classifier.exists():
+            return None
+        return Scorer.of_judges(bundle.judges(), self.forget, config, seed)
 
     def check_class(self, feedback: Feedback, bundle: Bundle, model: GenerativeModel) -> None:
         """Refuse a file about another class than --forget, where there is a classifier to tell."""

@@ -71,7 +71,7 @@ def pareto_chart(
     ax = figure.add_subplot()
     quiet(ax)
     ax.grid(axis="x", color=LINE, linewidth=0.6)
-    ax.set_xscale("function", functions=(_by_what_is_left, lambda x: 100 - 10.0**-x))
+    ax.set_xscale("function", functions=(by_what_is_left, lambda x: 100 - 10.0**-x))
     ax.set_yscale("log")
     ax.plot(*zip(*points, strict=True), "o", color=BEFORE, markersize=6, label="tried")
     best = [points[i] for i in front]
@@ -104,7 +104,8 @@ def pareto_chart(
     save_figure(figure, path)
 
 
-def _by_what_is_left(pul: np.ndarray) -> np.ndarray:
+def by_what_is_left(pul: float | np.ndarray) -> np.ndarray:
+    """Position of a PUL on a logarithmic axis of what is left: from 90 to 99 is as far as from 99 to 99.9."""
     return -np.log10(np.maximum(100 - np.asarray(pul, dtype=float), 0.05))
 
 

@@ -44,7 +44,7 @@ def save_grid(images: Tensor, path: str | Path, columns: int | None = None) -> N
     rows = math.ceil(len(images) / columns)
     grid = Image.new("RGB", (columns * width + 2, rows * height + 2), "white")
     for i, image in enumerate(images):
-        tile = _pil(image)
+        tile = pil_image(image)
         tile = tile.resize((tile.width * scale, tile.height * scale), Image.Resampling.NEAREST)
         grid.paste(tile, (i % columns * width + 2, i // columns * height + 2))
     save_png(grid, path)
@@ -58,7 +58,7 @@ def save_images(images: Tensor, folder: str | Path) -> None:
     """
     _check_images("save_images", images)
     for i, image in enumerate(images):
-        save_png(_pil(image), Path(folder) / f"{i:05d}.png")
+        save_png(pil_image(image), Path(folder) / f"{i:05d}.png")
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,7 +179,7 @@ def _check_images(name: str, images: Tensor) -> None:
 
 
 def _place(picture: Image.Image, image: Tensor, corner: tuple[int, int], framed: bool) -> None:
-    tile = ImageOps.contain(_pil(image), (_CELL, _CELL), Image.Resampling.LANCZOS)
+    tile = ImageOps.contain(pil_image(image), (_CELL, _CELL), Image.Resampling.LANCZOS)
     picture.paste(tile, corner)
     if framed:
         x, y = corner
@@ -193,6 +193,7 @@ def _tag(draw: ImageDraw.ImageDraw, text: str, corner: tuple[int, int]) -> None:
     draw.text((corner[0] - 2, corner[1] - 4), text, "white", face, anchor="rs")
 
 
-def _pil(image: Tensor) -> Image.Image:
+def pil_image(image: Tensor) -> Image.Image:
+    """A tensor [1 or 3, H, W] in [−1, 1] as a picture, grey or RGB."""
     pixels = to_uint8(image.cpu()).permute(1, 2, 0).numpy()
     return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)

@@ -5,11 +5,10 @@ import math
 from torch import Tensor
 
 from ..metrics.quality import (
-    density_coverage,
     inception_score,
     kernel_inception_distance,
     ms_ssim_diversity,
-    precision_recall,
+    neighbourhood_scores,
 )
 from .observation import QUALITY_SAMPLES, Observation, RealImages
 from .report import Estimate, NotMeasured, Quality, QualityScores
@@ -59,11 +58,8 @@ def _scores(seen: Observation, real: Tensor | None) -> tuple[QualityScores, dict
     mean, std = kernel_inception_distance(real, fake, subset_size=subset)
     # The deviation of an estimate falls with the root of its images; a subset is a part of min(len(real), len(fake)).
     found["kid"] = _around(mean, std * math.sqrt(subset / min(len(real), len(fake))))
-    for names, values in (
-        (("precision", "recall"), precision_recall(real, fake)),
-        (("density", "coverage"), density_coverage(real, fake)),
-    ):
-        found |= {name: Estimate(value) for name, value in zip(names, values, strict=True)}
+    for scores in neighbourhood_scores(real, fake):
+        found |= {name: Estimate(value) for name, value in scores._asdict().items()}
     return QualityScores(**found), missing
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # matplotlib is imported where it draws: whoever only trains or samples does not wait for it.
 
 INK = "#1f2933"
-MUTED = "#6b7785"
+MUTED = "#5b6673"
 LINE = "#d5dae0"
 BEFORE = "#9fb3c8"
 AFTER = "#2f6f9f"

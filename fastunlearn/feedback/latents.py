@@ -1,4 +1,4 @@
-"""The latents that feedback, selection and report look at: never the same ones, whatever their seeds."""
+"""The latents that feedback, scoring, selection and report look at: never the same ones, whatever their seeds."""
 
 import hashlib
 from collections.abc import Iterator
@@ -10,9 +10,10 @@ from torch import Tensor
 from ..errors import FastUnlearnError
 from ..models.protocol import GenerativeModel
 
-# A seed counts together with its purpose: what is labelled (feedback), what chooses among checkpoints and
-# settings (selection) and what is published (report) are independent streams of latents, even for one seed.
-Purpose = Literal["feedback", "selection", "report"]
+# A seed counts together with its purpose: what is labelled (feedback), what a run judges its own steps by (scoring),
+# what people choose runs and settings by (selection) and what is published (report) are independent streams of
+# latents, even for one seed.
+Purpose = Literal["feedback", "scoring", "selection", "report"]
 
 BATCH = 250  # part of the stream's definition, because torch.randn depends on how much is drawn at a time
 
@@ -25,7 +26,7 @@ def latent_batches(
     Args:
         model: whose prior is sampled.
         seed: ≥ 0.
-        purpose: "feedback", "selection" or "report".
+        purpose: "feedback", "scoring", "selection" or "report".
         n: stop after n latents; None means never.
 
     Returns:

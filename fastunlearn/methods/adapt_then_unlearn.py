@@ -24,6 +24,7 @@ from ..feedback import Feedback
 from ..models.protocol import GenerativeModel
 from ..training.adversarial import AdversarialConfig, Networks, adversarial_phase
 from ..training.loop import Images, Phase, Terms
+from ..training.scoring import ModelScorer
 from .fisher import FisherKind, fisher_information
 
 Phases = Generator[Phase, None, GenerativeModel]
@@ -94,11 +95,14 @@ class AdaptThenUnlearn:
 
     name = "adapt-then-unlearn"
     adversarial = True  # needs a discriminator
+    scored = True  # stage 2; stage 1 is to learn what must go
 
     def __init__(self, config: AdaptThenUnlearnConfig | None = None):
         self.config = config or AdaptThenUnlearnConfig()
 
-    def phases(self, model: GenerativeModel, feedback: Feedback, seed: int = 0) -> Phases:
+    def phases(
+        self, model: GenerativeModel, feedback: Feedback, seed: int = 0, scorer: ModelScorer | None = None
+    ) -> Phases:
         """Yield the phases for `training.loop.run`; return the unlearned model. `model` stays as it was."""
         config = self.config
         adapted = yield from negative_adaptation(model, feedback, config.adapt, config.game, seed)
@@ -116,6 +120,7 @@ class AdaptThenUnlearn:
             extra=repulsion.terms,
             shown=shown,
             settings={"method": to_dict(config), "feedback": feedback.sha256()},
+            score=scorer and scorer.score(lambda: networks.model, model),
         )
         return networks.model
 

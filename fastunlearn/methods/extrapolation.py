@@ -11,6 +11,7 @@ from .. import ops
 from ..feedback import Feedback
 from ..models.protocol import GenerativeModel
 from ..training.adversarial import AdversarialConfig, Networks
+from ..training.scoring import ModelScorer
 from .adapt_then_unlearn import AdaptConfig, Phases, averaged, negative_adaptation
 
 
@@ -34,11 +35,14 @@ class Extrapolation:
 
     name = "extrapolation"
     adversarial = True  # needs a discriminator
+    scored = False  # stage 1 is to learn what must go, and nothing follows it
 
     def __init__(self, config: ExtrapolationConfig | None = None):
         self.config = config or ExtrapolationConfig()
 
-    def phases(self, model: GenerativeModel, feedback: Feedback, seed: int = 0) -> Phases:
+    def phases(
+        self, model: GenerativeModel, feedback: Feedback, seed: int = 0, scorer: ModelScorer | None = None
+    ) -> Phases:
         """Yield stage 1 for `training.loop.run`; return the moved model. `model` stays as it was."""
         config, anchor = self.config, averaged(model)
         adapted = yield from negative_adaptation(model, feedback, config.adapt, config.game, seed)

@@ -27,6 +27,7 @@ from ..errors import FastUnlearnError
 from ..feedback import Feedback
 from ..models.protocol import GenerativeModel
 from ..training.loop import Images, Phase, Player, Terms, stream_seed
+from ..training.scoring import ModelScorer
 from .adapt_then_unlearn import Phases, averaged
 from .target_vector import Shift, Target, describe, erased
 
@@ -83,17 +84,25 @@ class FeatureUnlearn:
 
     name = "feature-unlearn"
     adversarial = False
+    scored = True
 
     def __init__(self, config: FeatureUnlearnConfig | None = None):
         self.config = config or FeatureUnlearnConfig()
 
-    def phases(self, model: GenerativeModel, feedback: Feedback | Sequence[Feedback], seed: int = 0) -> Phases:
+    def phases(
+        self,
+        model: GenerativeModel,
+        feedback: Feedback | Sequence[Feedback],
+        seed: int = 0,
+        scorer: ModelScorer | None = None,
+    ) -> Phases:
         """Yield the phase for `training.loop.run`; return the unlearned model. `model` stays as it was.
 
         Args:
             model: what knows too much.
             feedback: latents with (undesired) and without (desired) a feature; several forget several at once.
             seed: of the latents that are looked at for the record.
+            scorer: judges the model between its steps.
 
         Raises:
             FastUnlearnError: curated feedback, which has no latents, or too few samples of a label.
@@ -126,6 +135,7 @@ class FeatureUnlearn:
             sample=lambda: after.generate(model.sample_latents(64, torch.Generator().manual_seed(0)), torch.arange(64)),
             settings={"method": to_dict(config), "feedback": [each.sha256() for each in feedbacks]},
             facts=self.facts(model, frozen, feedbacks, targets, seed),
+            score=scorer and scorer.score(lambda: after, model),
         )
         return after  # L10
 

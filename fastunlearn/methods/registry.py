@@ -7,6 +7,7 @@ from ..errors import FastUnlearnError
 from ..feedback import Feedback
 from ..models.protocol import GenerativeModel
 from ..training.loop import LoopConfig, run
+from ..training.scoring import ModelScorer
 from .adapt_then_unlearn import AdaptThenUnlearn, AdaptThenUnlearnConfig
 from .extrapolation import Extrapolation, ExtrapolationConfig
 from .feature_unlearn import FeatureUnlearn, FeatureUnlearnConfig
@@ -35,6 +36,7 @@ def unlearn(
     feedback: Feedback | Sequence[Feedback],
     out: str | Path,
     loop: LoopConfig | None = None,
+    scorer: ModelScorer | None = None,
 ) -> GenerativeModel:
     """Run a method: ``unlearn(load("mnist32"), AdaptThenUnlearn(), feedback, "runs/8")``.
 
@@ -44,15 +46,20 @@ def unlearn(
         feedback: what is undesired; `FeatureUnlearn` takes several at once, each about a feature of its own.
         out: folder for checkpoints, metrics and sample grids; the same call on it resumes a run that was stopped.
         loop: how to run.
+        scorer: judges the model between its steps, as `loop.scoring` says; None for no scores.
 
     Returns:
         The unlearned model.
 
     Raises:
         FastUnlearnError: a model that the method cannot work on, feedback without undesired or desired images or for
-            another generator, a loss that is not finite, a file that cannot be read or written.
+            another generator, a loss that is not finite, a file that cannot be read or written; scores are to decide, and
+            there are none to be had.
     """
     loop = loop or LoopConfig()
+    if loop.scoring.decides and (scorer is None or not method.scored):
+        lacks = "no scorer is given" if scorer is None else f"{method.name} has no phase to score"
+        raise FastUnlearnError(f"keep=best and patience need scores, and {lacks}")
     require_discriminator(method, model)
     several = [feedback] if isinstance(feedback, Feedback) else list(feedback)
     if len(several) != 1 and not (several and isinstance(method, FeatureUnlearn)):
@@ -64,4 +71,4 @@ def unlearn(
         if module is not None:
             module.to(loop.resolved_device())
     feedback = several if len(several) > 1 else several[0]
-    return run(method.phases(model, feedback, loop.seed), Path(out), loop)
+    return run(method.phases(model, feedback, loop.seed, scorer), Path(out), loop)

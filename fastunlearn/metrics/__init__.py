@@ -24,6 +24,7 @@ from .quality import (
     inception_score,
     kernel_inception_distance,
     ms_ssim_diversity,
+    neighbourhood_scores,
     precision_recall,
 )
 from .separation import RocAuc, roc_auc
@@ -71,6 +72,7 @@ __all__ = [
     "module_extractor",
     "ms_ssim",
     "ms_ssim_diversity",
+    "neighbourhood_scores",
     "percentage_unlearned",
     "precision_recall",
     "require_comparable",

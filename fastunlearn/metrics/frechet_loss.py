@@ -56,7 +56,9 @@ def _nuclear_norm_gradient(rows: Tensor, root: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(root.T @ (rows.T @ rows) @ root if tall else c @ c.T)
     eps = torch.finfo(values.dtype).eps
     if values[0] > len(values) * eps * values[-1]:
-        inverse_root = (vectors / values.sqrt()) @ vectors.T
-        return rows @ (root @ inverse_root @ root.T) if tall else inverse_root @ c @ root.T
+        if tall:
+            half = root @ (vectors * values**-0.25)
+            return rows @ (half @ half.T)
+        return (vectors / values.sqrt()) @ (vectors.T @ c) @ root.T
     left, spectrum, right = torch.linalg.svd(rows @ root, full_matrices=False)
     return (left * (spectrum > len(spectrum) * eps * spectrum[0])) @ right @ root.T

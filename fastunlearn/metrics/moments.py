@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .roots import gram
+
 
 class Moments(NamedTuple):
     """n, mean [d] and covariance [d, d] of a set of vectors; n is None where nobody knows."""
@@ -17,8 +19,7 @@ class Moments(NamedTuple):
     def of(cls, x: np.ndarray) -> "Moments":
         """Of the vectors [n, d], n ≥ 1; the covariance of a single one is 0."""
         mean = x.mean(0)
-        centred = x - mean
-        return cls(len(x), mean, centred.T @ centred / max(1, len(x) - 1))
+        return cls(len(x), mean, gram((x - mean) / math.sqrt(max(1, len(x) - 1))))
 
     def joined(self, other: "Moments") -> "Moments":
         """Of both sets: what Chan, Golub and LeVeque (1983) do for sums of squares, done for covariances."""

@@ -58,7 +58,7 @@ def inception_score(logits: Tensor | ArrayLike, splits: int = 10, seed: int | No
     """
     op = "inception_score"
     _at_least(op, "splits", splits, 1)
-    x = _features(op, "logits", logits, at_least=splits)
+    x = _features(op, "logits", logits, at_least=splits).double()
     if seed is not None:
         x = x[torch.from_numpy(np.random.RandomState(seed).permutation(len(x)))]
     log_p = x.log_softmax(1)
@@ -105,10 +105,10 @@ def kernel_inception_distance(
             torch.zeros(len(s), subsets, dtype=torch.float64).scatter_(0, torch.stack(drawn, 1), 1.0)
             for s, drawn in zip((y, x), zip(*draws, strict=True), strict=True)
         )
-        values = _squared_mmd(x, y, chosen_x, chosen_y, m)
+        values = _squared_mmd(x.double(), y.double(), chosen_x, chosen_y, m)
     else:
         every = torch.ones(m, 1, dtype=torch.float64)
-        values = torch.cat([_squared_mmd(x[of_x], y[of_y], every, every, m) for of_y, of_x in draws])
+        values = torch.cat([_squared_mmd(x[of_x].double(), y[of_y].double(), every, every, m) for of_y, of_x in draws])
     return Estimate(values.mean().item(), values.std(correction=0).item())
 
 
@@ -133,13 +133,14 @@ def precision_recall(real: Tensor | ArrayLike, fake: Tensor | ArrayLike, k: int 
     Source:
         Kynkäänniemi et al. 2019, arXiv 1904.06991, section 2.
     """
-    x, y, radius_x = _neighbourhoods("precision_recall", real, fake, k)
-    radius_y = _radii(y, k)
-    found_y, found_x = torch.zeros(len(y), dtype=torch.bool), []
-    for rows, squared in _squared_distances(x, y):
-        found_y |= (squared <= radius_x[rows, None]).any(0)
-        found_x.append((squared <= radius_y).any(1))
-    return PrecisionRecall(found_y.double().mean().item(), torch.cat(found_x).double().mean().item())
+    return _neighbourhood_scores("precision_recall", real, fake, k, k)[0]
+
+
+def neighbourhood_scores(
+    real: Tensor | ArrayLike, fake: Tensor | ArrayLike, k: int = 3, k_density: int = 5
+) -> tuple[PrecisionRecall, DensityCoverage]:
+    """`precision_recall` with k and `density_coverage` with k_density; the distances that both need, computed once."""
+    return _neighbourhood_scores("neighbourhood_scores", real, fake, k, k_density)
 
 
 def density_coverage(real: Tensor | ArrayLike, fake: Tensor | ArrayLike, k: int = 5) -> DensityCoverage:
@@ -163,9 +164,9 @@ def density_coverage(real: Tensor | ArrayLike, fake: Tensor | ArrayLike, k: int 
     Source:
         Naeem et al. 2020, arXiv 2002.09797, section 3.
     """
-    x, y, radius_x = _neighbourhoods("density_coverage", real, fake, k)
+    x, y, (radius_x,) = _neighbourhoods("density_coverage", real, fake, k)
     around = torch.cat([(squared < radius_x[rows, None]).sum(1) for rows, squared in _squared_distances(x, y)])
-    return DensityCoverage(around.sum().item() / (k * len(y)), (around > 0).double().mean().item())
+    return _density_coverage(around, len(y), k)
 
 
 def ms_ssim_diversity(images: Tensor, pairs: int = 1000, seed: int = 0) -> float:
@@ -237,19 +238,40 @@ def _kernel(products: Tensor, d: int) -> Tensor:
     return base.square().mul_(base)
 
 
+def _neighbourhood_scores(
+    op: str, real: Tensor | ArrayLike, fake: Tensor | ArrayLike, k: int, k_density: int
+) -> tuple[PrecisionRecall, DensityCoverage]:
+    x, y, (radius_x, wide_x) = _neighbourhoods(op, real, fake, k, k_density)
+    (radius_y,) = _radii(y, k)
+    found_y, found_x, around = torch.zeros(len(y), dtype=torch.bool), [], []
+    for rows, squared in _squared_distances(x, y):
+        found_y |= (squared <= radius_x[rows, None]).any(0)
+        found_x.append((squared <= radius_y).any(1))
+        around.append((squared < wide_x[rows, None]).sum(1))
+    precision_and_recall = PrecisionRecall(found_y.double().mean().item(), torch.cat(found_x).double().mean().item())
+    return precision_and_recall, _density_coverage(torch.cat(around), len(y), k_density)
+
+
+def _density_coverage(around: Tensor, n_fake: int, k: int) -> DensityCoverage:
+    """Of the number of generated images in the ball around each real one."""
+    return DensityCoverage(around.sum().item() / (k * n_fake), (around > 0).double().mean().item())
+
+
 def _neighbourhoods(
-    op: str, real: Tensor | ArrayLike, fake: Tensor | ArrayLike, k: int
-) -> tuple[Tensor, Tensor, Tensor]:
+    op: str, real: Tensor | ArrayLike, fake: Tensor | ArrayLike, *ks: int
+) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
     """Both sides around the mean of the real one, where distances lose least in cancellation, and its radii."""
-    _at_least(op, "k", k, 1)
-    x, y = _pair(op, real, fake, at_least=k + 1)
+    for k in ks:
+        _at_least(op, "k", k, 1)
+    x, y = (side.double() for side in _pair(op, real, fake, at_least=max(ks) + 1))
     mean = x.mean(0)
-    return x - mean, y - mean, _radii(x - mean, k)
+    return x - mean, y - mean, _radii(x - mean, *ks)
 
 
-def _radii(x: Tensor, k: int) -> Tensor:
-    """[n]: squared distance to the k-th nearest other row; the row itself is the nearest of all."""
-    return torch.cat([squared.topk(k + 1, largest=False).values[:, k] for _, squared in _squared_distances(x, x)])
+def _radii(x: Tensor, *ks: int) -> tuple[Tensor, ...]:
+    """For each k, [n]: squared distance to the k-th nearest other row; the row itself is the nearest of all."""
+    nearest = [squared.topk(max(ks) + 1, largest=False).values[:, list(ks)] for _, squared in _squared_distances(x, x)]
+    return torch.cat(nearest).unbind(1)
 
 
 def _squared_distances(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
@@ -271,7 +293,8 @@ def _pair(op: str, real: Tensor | ArrayLike, fake: Tensor | ArrayLike, at_least:
 
 
 def _features(op: str, name: str, value: Tensor | ArrayLike, at_least: int) -> Tensor:
-    x = torch.as_tensor(value).detach().to("cpu", torch.float64)
+    """Checked, in the dtype they have: what makes sums of them raises to float64 what it takes."""
+    x = torch.as_tensor(value).detach().cpu()
     if x.ndim != 2 or 0 in x.shape:
         raise ValueError(f"{op}: {name} must be [n, d], not empty, got {tuple(x.shape)}")
     if len(x) < at_least:

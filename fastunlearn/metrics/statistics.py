@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
@@ -17,7 +16,7 @@ from .moments import Moments
 from .roots import centred_rows, cholesky, root_of_covariance
 
 _ROWS = 1024
-"""Vectors gathered before they are multiplied: with fewer the products are slower."""
+"""Vectors gathered before they are multiplied, or d of them if those are more: with fewer the products are slower."""
 
 _WELL_CONDITIONED = 1e-6
 """Smallest pivot² / largest variance with which a covariance, which squares the features, keeps their digits."""
@@ -141,7 +140,7 @@ class FeatureStatistics:
             if (x := self.features) is None:
                 self._root = root_of_covariance(self.cov, self.n, self._label)
             else:
-                self._root = centred_rows(torch.from_numpy(x)).numpy().T
+                self._root = centred_rows(x).T
         return self._root
 
     @property
@@ -244,7 +243,7 @@ class FeatureStatistics:
     def _grow(self, x: np.ndarray) -> None:
         self._forget_derived()
         self._waiting.append(x)
-        if self.n > self.d and sum(map(len, self._waiting)) >= _ROWS:
+        if self.n > self.d and sum(map(len, self._waiting)) >= max(_ROWS, self.d):
             self._settle()
 
     def _settle(self) -> None:

@@ -114,7 +114,7 @@ def in_batches(
         raise ValueError(f"{name}: images must not be empty, got 0 of them")
     device = next((tensor.device for tensor in module.state_dict().values()), torch.device("cpu"))
     read = images.batch if isinstance(images, ImageDataset) else images.__getitem__
-    with _evaluating(module):
+    with evaluating(module):
         return torch.cat(
             [
                 _checked(function, read(slice(start, start + batch)).to(device), name)
@@ -140,7 +140,7 @@ def _checked(function: Callable[[Tensor], Tensor], images: Tensor, name: str) ->
 
 
 @contextlib.contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
+def evaluating(module: nn.Module) -> Iterator[None]:
     """Dropout and batch norm in evaluation mode for the block, then every submodule's mode as it was."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()

@@ -16,6 +16,7 @@ from .augment import AdaptiveAugment
 from .loop import Average, Images, Lazy, Phase, Player, Terms
 from .losses import discriminator_loss, generator_loss
 from .regularizers import PathLength, r1_penalty
+from .scoring import Score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +111,7 @@ def adversarial_phase(
     extra: Callable[[], Terms] | None = None,
     shown: Callable[[Tensor], Tensor] | None = None,
     settings: Mapping[str, Any] | None = None,
+    score: Score | None = None,
 ) -> Phase:
     """D against G with lazy R1 and path length, an averaged generator, and a method's own terms in G's loss.
 
@@ -122,6 +124,7 @@ def adversarial_phase(
         extra: further named terms of the generator's loss, functions of its weights.
         shown: generated images [n, C, H, W] → what D is shown as fakes [n, C, H, W]; None shows them as they are.
         settings: what decides the result beside all this, for `Phase.settings`.
+        score: what the averaged generator is judged by while it trains, or None.
 
     Raises:
         FastUnlearnError: the model has no discriminator, or path-length regularisation is on for a generator without
@@ -180,4 +183,5 @@ def adversarial_phase(
         averages=(Average(g, networks.ema, 0.5 ** (config.batch_size / config.ema_images)),),
         sample=sample,
         settings={"game": to_dict(config), **(settings or {})},
+        score=score,
     )

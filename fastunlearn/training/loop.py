@@ -20,6 +20,7 @@ from ..config import require_range
 from ..errors import FastUnlearnError
 from ..files import state_sha256
 from .run_state import MetricsFile, RunState
+from .scoring import Score, Scoring, ScoringConfig, write_record
 
 Terms = Mapping[str, Tensor]
 Result = TypeVar("Result")
@@ -102,6 +103,7 @@ class Phase:
         sample: draws a grid of images for people to look at, or None.
         settings: plain numbers and strings that decide the result beside all this, such as the weights of the losses.
         facts: plain numbers that the method found out on its way, for people to read: ``facts.json`` of the run.
+        score: what its result is judged by while it is under way, or None.
     """
 
     name: str
@@ -114,9 +116,15 @@ class Phase:
     sample: Callable[[], Tensor] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    score: Score | None = None
 
-    def identity(self, seed: int) -> dict[str, str]:
-        """What must be the same for stored results of this phase to be its own; to be asked before it is trained."""
+    def identity(self, seed: int, scoring: Mapping[str, Any]) -> dict[str, str]:
+        """What must be the same for stored results of this phase to be its own; to be asked before it is trained.
+
+        Args:
+            seed: of the run.
+            scoring: settings of the scores that decide what is kept; empty if none do.
+        """
         start = {f"{name}.{key}": t for name, m in self.modules.items() for key, t in m.state_dict().items()}
         return {
             "seed": str(seed),
@@ -124,6 +132,7 @@ class Phase:
             "batch size": str(self.batch_size),
             "start": state_sha256(start),
             "settings": json.dumps(self.settings, sort_keys=True),
+            **({"scoring that decides": json.dumps(scoring, sort_keys=True)} if scoring else {}),
         }
 
 
@@ -153,6 +162,7 @@ class LoopConfig:
         log_every: steps between lines in metrics.jsonl and TensorBoard.
         grid_every: steps between sample grids; 0 for none.
         progress: whether to show a progress bar.
+        scoring: when phases are scored, and what follows from it.
     """
 
     seed: int = 0
@@ -162,6 +172,7 @@ class LoopConfig:
     log_every: int = 20
     grid_every: int = 500
     progress: bool = True
+    scoring: ScoringConfig = field(default_factory=ScoringConfig)
 
     def __post_init__(self) -> None:
         positive = (1, math.inf)
@@ -214,14 +225,16 @@ def run(phases: Generator[Phase, None, Result], folder: Path, config: LoopConfig
         config: how to run.
 
     Raises:
-        FastUnlearnError: a loss is not finite; a checkpoint cannot be read or written; `folder` holds a phase of the
-            same name that started from other weights, with other settings or another seed.
+        FastUnlearnError: a loss or a score is not finite; a checkpoint cannot be read or written; `folder` holds a
+            phase of the same name that started from other weights, with other settings or another seed; scores that
+            are to decide cannot.
     """
     state = RunState(folder)
     try:
         while True:
             phase = next(phases)
-            identity = phase.identity(config.seed)
+            scoring = Scoring(phase.name, phase.score, config.scoring, phase.steps, phase.batch_size)
+            identity = phase.identity(config.seed, scoring.identity)
             if phase.facts:
                 state.record_facts(phase.name, phase.facts)
             if (result := state.finished(phase.name)) is not None:
@@ -232,7 +245,7 @@ def run(phases: Generator[Phase, None, Result], folder: Path, config: LoopConfig
                     )
                 _restore(phase.modules, result["modules"])
             else:
-                state.record_seconds(phase.name, _run_phase(phase, state, config, identity))
+                state.record_seconds(phase.name, _run_phase(phase, state, config, identity, scoring))
                 result = {"step": phase.steps, "identity": identity, "modules": _snapshot(phase.modules)}
                 state.finish(phase.name, result)
     except StopIteration as stop:
@@ -248,7 +261,9 @@ def _restore(parts: Mapping[str, Any], states: Mapping[str, Any]) -> None:
         part.load_state_dict(states[name])
 
 
-def _run_phase(phase: Phase, state: RunState, config: LoopConfig, identity: Mapping[str, str]) -> float:
+def _run_phase(
+    phase: Phase, state: RunState, config: LoopConfig, identity: Mapping[str, str], scoring: Scoring
+) -> float:
     """Train a phase to its end; the seconds that its steps took, those before its checkpoint included."""
     begin = time.perf_counter()
     device = config.resolved_device()
@@ -265,15 +280,22 @@ def _run_phase(phase: Phase, state: RunState, config: LoopConfig, identity: Mapp
             raise FastUnlearnError(f"{state.folder}: {phase.name} is past step {phase.steps}, at {start}")
         _restore(phase.modules, saved["modules"])
         _restore(optimizers, saved["optimizers"])
+        scoring.load_state_dict(saved.get("scoring", {}))
         log.latest = saved["values"]
         begin -= saved.get("seconds", 0.0)  # checkpoints of older versions have none
     log.rewind(start)
     order = DataOrder(phase.data.n, phase.batch_size, stream_seed(config.seed, phase.name, "data"))
     with log, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        log.scores(start, scoring.start())
         for step in range(start, phase.steps):
             torch.manual_seed(stream_seed(config.seed, phase.name, step))
             real = phase.data.batch(order.indices(step)).to(device)
             log.step(step + 1, advance(phase, optimizers, real, step, precision))
+            if step + 1 in scoring.due:
+                log.check_finite()
+                log.scores(step + 1, scoring.take(step + 1, phase.modules))
+                if scoring.stops:
+                    break
             if (step + 1) % config.checkpoint_every == 0 and step + 1 < phase.steps:
                 log.check_finite()
                 snapshot = {
@@ -281,8 +303,13 @@ def _run_phase(phase: Phase, state: RunState, config: LoopConfig, identity: Mapp
                     "optimizers": _snapshot(optimizers),
                     "values": dict(log.latest),
                     "seconds": time.perf_counter() - begin,
+                    "scoring": scoring.state_dict(),
                 }
                 state.save_checkpoint(phase.name, {"step": step + 1, "identity": identity, **snapshot})
+    if scoring.modules:
+        _restore(phase.modules, scoring.modules)
+    if scoring.history:
+        write_record(state.folder, phase.name, scoring.record())
     return time.perf_counter() - begin
 
 
@@ -359,11 +386,12 @@ class Log:
         self.metrics = MetricsFile(folder / "metrics.jsonl")
         self._start = 0
         self.latest: dict[str, Tensor] = {}  # a lazy term keeps its value until it is due again
+        self._scores: dict[str, float] = {}
 
     def rewind(self, step: int) -> None:
         """Continue after `step`."""
         self._start = step
-        self.metrics.rewind(self.phase.name, step)
+        self.metrics.rewind(self.phase.name, step or -1)  # before the first step there is a score to be had
 
     def __enter__(self) -> "Log":
         from torch.utils.tensorboard import SummaryWriter
@@ -392,9 +420,7 @@ class Log:
             self.check_finite()
             row = {name: float(value) for name, value in self.latest.items()}
             self.metrics.append(self.phase.name, step, row)
-            for name, value in row.items():
-                self._events.add_scalar(name, value, step)
-            self._bar.set_postfix({name: f"{value:.3g}" for name, value in row.items()}, refresh=False)
+            self._show(step, row)
         every = self.config.grid_every
         if self.phase.sample is not None and every and (step % every == 0 or step == self.phase.steps):
             from ..evaluation.pictures import save_grid
@@ -402,6 +428,18 @@ class Log:
             images = self.phase.sample()
             save_grid(images, self.folder / "samples" / f"{self.phase.name}-{step:06d}.png", columns=8)
             self._events.add_images("samples", (images.clamp(-1, 1) + 1) / 2, step)
+
+    def scores(self, step: int, scores: Mapping[str, float]) -> None:
+        """Write the scores taken after a step, if there are any, as a line of their own."""
+        if scores:
+            self._scores = {f"score/{name}": value for name, value in scores.items()}
+            self.metrics.append(self.phase.name, step, self._scores)
+            self._show(step, self._scores)
+
+    def _show(self, step: int, row: Mapping[str, float]) -> None:
+        for name, value in row.items():
+            self._events.add_scalar(name, value, step)
+        self._bar.set_postfix({name: f"{value:.3g}" for name, value in {**row, **self._scores}.items()}, refresh=False)
 
     def check_finite(self) -> None:
         """Raise on the first value that is not finite; one synchronisation with the device for all of them."""

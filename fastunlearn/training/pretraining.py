@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any
 
 from ..models.dcgan import DCGAN
 from ..models.protocol import GenerativeModel
@@ -10,6 +9,7 @@ from ..models.stylegan2 import StyleGAN2
 from ..models.vae import VAE
 from .adversarial import AdversarialConfig, Networks, adversarial_phase
 from .loop import Images, Phase
+from .scoring import ModelScorer
 from .variational import VariationalConfig, variational_phase
 
 Phases = Generator[Phase, None, GenerativeModel]
@@ -25,22 +25,28 @@ class DCGANGame(AdversarialConfig):
     mixing: float = 0.0
 
 
-def adversarial(model: GenerativeModel, images: Images, steps: int, config: AdversarialConfig) -> Phases:
+def adversarial(
+    model: GenerativeModel, images: Images, steps: int, config: AdversarialConfig, scorer: ModelScorer | None = None
+) -> Phases:
     """The one phase of a GAN."""
     networks = Networks(model, model.generator)
-    yield adversarial_phase("pretrain", networks, images, steps, config)
+    score = scorer and scorer.score(lambda: networks.model)
+    yield adversarial_phase("pretrain", networks, images, steps, config, score=score)
     return networks.model
 
 
-def variational(model: VAE, images: Images, steps: int, config: VariationalConfig) -> Phases:
+def variational(
+    model: VAE, images: Images, steps: int, config: VariationalConfig, scorer: ModelScorer | None = None
+) -> Phases:
     """The one phase of a VAE."""
-    yield variational_phase("pretrain", model, images, steps, config)
+    score = scorer and scorer.score(lambda: model)
+    yield variational_phase("pretrain", model, images, steps, config, score=score)
     for module in model.modules().values():
         module.eval()
     return model
 
 
-PRETRAINING: dict[str, tuple[type, Callable[[Any, Images, int, Any], Phases]]] = {
+PRETRAINING: dict[str, tuple[type, Callable[..., Phases]]] = {
     StyleGAN2.arch: (AdversarialConfig, adversarial),
     DCGAN.arch: (DCGANGame, adversarial),
     VAE.arch: (VariationalConfig, variational),

@@ -91,8 +91,9 @@ class RunState:
         Raises:
             FastUnlearnError: names the first thing that differs.
         """
-        for name, value in identity.items():
-            if stored.get("identity", {}).get(name) != value:
+        known = stored.get("identity", {})
+        for name in {**identity, **known}:
+            if known.get(name) != identity.get(name):
                 raise FastUnlearnError(
                     f"{self.folder}: holds {phase} of a run with another {name}; give another folder or delete it"
                 )

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..config import require_range, to_dict
 from ..models.vae import VAE
 from .loop import Images, Phase, Player, Terms
+from .scoring import Score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +70,9 @@ def normal_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
     return (mean.square() + log_variance.exp() - log_variance - 1).sum(dim=1).mean() / 2
 
 
-def variational_phase(name: str, model: VAE, data: Images, steps: int, config: VariationalConfig) -> Phase:
+def variational_phase(
+    name: str, model: VAE, data: Images, steps: int, config: VariationalConfig, score: Score | None = None
+) -> Phase:
     """Encoder and decoder against −ELBO, one sample of z an image.
 
     Args:
@@ -78,6 +81,7 @@ def variational_phase(name: str, model: VAE, data: Images, steps: int, config: V
         data: images to learn.
         steps: how long.
         config: settings.
+        score: what the model is judged by while it learns.
     """
     for module in model.modules().values():
         module.train()
@@ -105,4 +109,5 @@ def variational_phase(name: str, model: VAE, data: Images, steps: int, config: V
         batch_size=config.batch_size,
         sample=lambda: model.generate(model.sample_latents(64, torch.Generator().manual_seed(0))),
         settings={"elbo": to_dict(config)},
+        score=score,
     )

@@ -15,8 +15,9 @@ def conv2d(x: Tensor, weight: Tensor, *, stride: int = 1, padding: int = 0) -> T
 
         y[n, o, i, j] = Σ_{c, k, l} weight[o, c, k, l] · x[n, c, stride·i + k − padding, stride·j + l − padding]
 
-    On the CPU 3×3 convolutions of many channels in float32 take Winograd's algorithm, of which a sum has about the same
-    rounding errors. An infinity in x may come out of it as NaN.
+    On the CPU 3×3 convolutions of many channels in float32 take Winograd's algorithm, whose rounding errors are at most
+    twice those of a sum. An infinity in x may come out of it as NaN, and in images of 16 pixels and more what is not
+    finite reaches all 4×4 outputs of a tile that reads it.
 
     Args:
         x: [N, I, H, W], any floating dtype.
@@ -33,8 +34,8 @@ def conv2d(x: Tensor, weight: Tensor, *, stride: int = 1, padding: int = 0) -> T
 
     Gradient: any order, in x and weight. Deterministic, for any number of threads, where Winograd's algorithm runs.
 
-    Source: Lavin and Gray, Fast algorithms for convolutional neural networks (arXiv 1509.09308), F(2×2, 3×3); for
-        stride 2 the same idea on even and odd pixels apart.
+    Source: Lavin and Gray, Fast algorithms for convolutional neural networks (arXiv 1509.09308), F(2×2, 3×3) and
+        F(4×4, 3×3); for stride 2 the same idea on even and odd pixels apart.
     """
     if _leave_to_torch():
         return F.conv2d(x, weight, stride=stride, padding=padding)
@@ -196,17 +197,19 @@ winograd_weight_gradient = registry.define(
 )
 # The kernels are right everywhere, and faster than oneDNN's where their blocks find 32 large registers.
 _HAS_WINOGRAD = winograd.has_native("cpu") and torch.backends.cpu.get_cpu_capability() == "AVX512"
-# By stride, the channels on either side from which on they are faster: few ones' products cost less than transforming.
-_CONVOLUTION, _TRANSPOSED, _WEIGHT_GRADIENT = {1: 32, 2: 256}, {1: 32, 2: 64}, {1: 32, 2: 64}
-_LEAST_PIXELS = 32
+# By stride, the channels on either side and the pixels from which on they are faster. Few channels' products cost less
+# than transforming; few pixels are not transformed, but in a strided convolution and in a weight gradient.
+_CONVOLUTION, _TRANSPOSED = {1: (32, 4), 2: (256, 32)}, {1: (32, 4), 2: (64, 4)}
+_WEIGHT_GRADIENT = {1: (32, 32), 2: (64, 32)}
 
 
-def _suits_winograd(x: Tensor, weight: Tensor, stride: int, least: dict[int, int]) -> bool:
+def _suits_winograd(x: Tensor, weight: Tensor, stride: int, least: dict[int, tuple[int, int]]) -> bool:
     """Where Winograd's algorithm is the faster one, by benchmarks/bench_conv2d.py on one machine."""
     if not (_HAS_WINOGRAD and x.dtype == torch.float32 and x.device.type == "cpu" and weight.shape[2:] == (3, 3)):
         return False
     channels = min(weight.shape[:2])
-    if channels < least.get(stride, math.inf) or x.numel() < _LEAST_PIXELS * x.shape[1]:
+    least_channels, least_pixels = least.get(stride, (math.inf, 0))
+    if channels < least_channels or x.numel() < least_pixels * x.shape[1]:
         return False
     # Images of another format are copied there and back.
     return x.is_contiguous(memory_format=torch.channels_last) or (stride == 1 and channels >= 128)

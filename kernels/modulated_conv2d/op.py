@@ -5,10 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import registry
 from ..conv2d.op import conv2d, conv_transpose2d
 from ..styled_epilogue.op import styled_epilogue
 from ..upfirdn2d.op import upfirdn2d
-from .reference import modulated_conv2d_reference
+from .reference import modulated_conv2d_reference, tap_energy_reference
 
 
 def modulated_conv2d(
@@ -99,9 +100,35 @@ def demodulation(weight: Tensor, styles: Tensor, eps: float = 1e-8) -> Tensor:
     """d [N, O] of the formula above, in at least float32: the sum of squares overflows half precision."""
     precise = torch.promote_types(weight.dtype, torch.float32)
     with torch.autocast(weight.device.type, enabled=False):
-        of_inputs = weight.to(precise).square().sum(dim=(-2, -1))
+        of_inputs = _energy(weight.to(precise))
         energy = styles.to(precise).square().unflatten(0, (*weight.shape[:-4], -1)) @ of_inputs.mT
         return (energy.flatten(0, -2) + eps).rsqrt()
+
+
+def _energy(weight: Tensor) -> Tensor:
+    """Σ_k W² [..., O, I]. On the CPU in one pass, not two of which one writes as much as it reads."""
+    if weight.device.type == "cpu" and weight.is_contiguous() and _tap_energy.has_native("cpu"):
+        return _tap_energy(weight)
+    return tap_energy_reference(weight)
+
+
+def _setup_context(ctx, inputs, output):
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx, grad):
+    (weight,) = ctx.saved_tensors
+    return 2 * weight * grad[..., None, None]
+
+
+_tap_energy = registry.define(
+    "tap_energy(Tensor weight) -> Tensor",
+    reference=tap_energy_reference,
+    fake=lambda weight: weight.new_empty(weight.shape[:-2]),
+    setup_context=_setup_context,
+    backward=_backward,
+    devices=("cpu",),
+)
 
 
 def modulated(x: Tensor, weight: Tensor, styles: Tensor) -> tuple[Tensor, Tensor]:

@@ -42,3 +42,8 @@ def _filtered(x: Tensor, f: Tensor, up: int, down: int, padding: int) -> Tensor:
     after = padding + ((k - factor) // 2 if factor > 1 else 0)
     height, width = (n * up + before + after - k + 1 for n in x.shape[2:])
     return upfirdn2d_reference(x, f, up, up, 1, 1, before, before, height, width, False, float(up**2))
+
+
+def tap_energy_reference(weight: Tensor) -> Tensor:
+    """The sum of squares over each input's taps: [..., kh, kw] to [...]."""
+    return weight.square().sum(dim=(-2, -1))

@@ -10,12 +10,13 @@ import torch
 from PIL import Image
 
 from fastunlearn import diagnosis
-from fastunlearn.bundle import load, save_bundle
+from fastunlearn.bundle import Bundle, load, save_bundle
 from fastunlearn.evaluation import Report, save_images
 from fastunlearn.files import file_sha256, state_sha256
 from fastunlearn.models.dcgan import DCGAN, DCGANConfig
 from fastunlearn.models.vae import VAE, VAEConfig
 from fastunlearn.training import loop
+from fastunlearn.training.scoring import read_records
 
 TINY = (
     *("--size", 16, "--g-widths", 4, 4, 4, "--d-widths", 4, 4, 4, "--latent-dim", 4, "--style-dim", 4),
@@ -177,6 +178,47 @@ def test_unlearn_then_evaluate(gan, cli, tmp_path):
     assert cli(*UNLEARN, *replay)[0] == 0
     a, b = (state_sha256(load(folder / "bundle").ema.state_dict()) for folder in (out, tmp_path / "replay"))
     assert a == b
+
+
+def test_scores_of_an_unlearning_change_nothing_and_stand_in_its_record(gan, cli, tmp_path):
+    source = ("--gan", gan / "bundle", "--forget", 1, "--classifier", gan / "classifier.pt")
+    scored = ("--score-every", 1, "--n-score", 30)
+    assert cli(*UNLEARN, *source, *SHORT, "--out", tmp_path / "off", "--score-every", 0)[0] == 0
+    code, text, _ = cli(*UNLEARN, *source, *SHORT, "--out", tmp_path / "on", *scored)
+    assert code == 0
+    assert "unlearn: kept step 2 of 2, the last step; scoring took" in text
+    for name in ("generator", "generator_ema", "discriminator"):
+        a, b = ((tmp_path / run / f"bundle/{name}.safetensors").read_bytes() for run in ("off", "on"))
+        assert a == b, name
+    scored = read_records(tmp_path / "on")["unlearn"]["scored"]
+    assert [list(row) for row in scored] == [["step", "undesired@30"]] * 2
+    facts = Bundle(tmp_path / "on/bundle").config["unlearned"]["kept"]["unlearn"]
+    assert (facts["kept"], facts["steps"], facts["scores"]) == (2, 2, scored[1])
+    assert 0 < facts["before"]["undesired@30"] < 1
+    assert Bundle(tmp_path / "off/bundle").config["unlearned"]["kept"] == {}
+
+
+def test_keeping_the_best_needs_something_to_tell_it_by(gan, cli, tmp_path):
+    source = ("--gan", gan / "bundle", "--forget", 1, "--classifier", gan / "classifier.pt", "--out", tmp_path / "run")
+    best = ("--keep", "best", "--score-every", 1, "--n-score", 30)
+    assert "keep=best and patience need an FID" in error_line(cli(*UNLEARN, *source, *SHORT, *best))
+    assert not (tmp_path / "run/metrics.jsonl").exists(), "before any training"
+    train = ("train", "--data", "digits", "--out", tmp_path / "train", "--steps", 3, *TINY, *best)
+    assert "need scores; give --score-with" in error_line(cli(*train))
+
+
+def test_training_keeps_the_step_with_the_lowest_fid(cli, tmp_path):
+    pytest.importorskip("sklearn")
+    flags = ("--data", "digits", "--steps", 6, *TINY, "--size", 32, "--g-widths", 4, 4, 4, 4, "--d-widths", 4, 4, 4, 4)
+    flags += ("--lr", 0.1, "--score-with", "mnist32", "--score-every", 1, "--n-score", 30)
+    assert cli("train", "--out", tmp_path / "last", *flags)[0] == 0
+    assert cli("train", "--out", tmp_path / "best", *flags, "--keep", "best")[0] == 0
+    last, best = (read_records(tmp_path / run)["pretrain"] for run in ("last", "best"))
+    assert last["scored"] == best["scored"], "what is kept at the end changes nothing on the way"
+    lowest = min(last["scored"], key=lambda row: row["fid@30"])
+    assert best["kept"] == lowest["step"] < 6, "a rate that diverges"
+    kept, ended = (load(tmp_path / run / "bundle").ema.state_dict() for run in ("best", "last"))
+    assert state_sha256(kept) != state_sha256(ended)
 
 
 def test_settings_come_from_yaml_and_flags_win(gan, cli, tmp_path):

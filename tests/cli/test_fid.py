@@ -67,7 +67,7 @@ def test_digits_of_two_folders(folders, features, cli):
     expected = FeatureStatistics.from_features(features["a"]).distance(FeatureStatistics.from_features(features["b"]))
     assert name == "fid"
     assert float(value) == pytest.approx(expected, rel=1e-5)
-    assert out.splitlines()[1].startswith("digits ")
+    assert out.splitlines()[1].startswith("lenet ")
     assert ", no resize, n = 40 against 50, fastunlearn 0.1.0; not comparable with published values" in out
     assert err.count("\n") == 1
     assert "warning: FID is biased for few images (" in err
@@ -110,7 +110,7 @@ def test_everything_at_once_into_json(folders, features, cli, tmp_path):
     assert report["reference"]["n"] == 50
     assert report["scores"]["fid"]["provenance"]["n_reference"] == 50
     assert report["scores"]["inception score"]["provenance"]["n_reference"] is None
-    assert report["scores"]["fid"]["provenance"]["extractor"] == "digits"
+    assert report["scores"]["fid"]["provenance"]["extractor"] == "lenet"
     assert [f"warning: {line}" for line in report["warnings"]] == err.splitlines()
 
 
@@ -139,9 +139,9 @@ def test_saved_statistics_stand_in_for_the_folder(folders, cli, tmp_path):
     # Without any folder there is nothing to extract, and the default extractor is not even looked for.
     code, out, _ = cli("fid", saved, saved)
     assert (code, out.splitlines()[0]) == (0, "fid  0")
-    assert "digits " in out
+    assert "lenet " in out
     line = error_line(cli("fid", folders / "a", saved, "--extractor", folders / "quarters.pt"))
-    assert "b.npz and --extractor: cannot be compared, extractor differs: digits against quarters.pt" in line
+    assert "b.npz and --extractor: cannot be compared, extractor differs: lenet against quarters.pt" in line
 
 
 def test_statistics_of_other_tools(folders, features, cli, tmp_path):
@@ -199,7 +199,7 @@ def test_lite0_of_two_folders(folders, cli):
         (("{a}", "{b}", *DIGITS, "--kid-subset-size", 1), "kid_subset_size must be in [2, inf], got 1"),
         (("{a}", "{b}", *DIGITS, "--kid"), "a: --kid needs at least 1,000 images, got 40"),
         (("{a}", "{b}", *DIGITS, "--n", 5, "--prdc"), "a: --prdc needs at least 6 images, got 5"),
-        (("{a}", "{b}", *DIGITS, "--size", 64), "digits has a resize rule of its own"),
+        (("{a}", "{b}", *DIGITS, "--size", 64), "lenet has a resize rule of its own"),
         (("{a}", "{b}", *DIGITS, "--device", "gpu"), "device must be auto, cpu, cuda"),
         (("{a}", "{b}", "--extractor", "{q}", "--inception-score"), "quarters.pt: gives features but no logits"),
         (("{a}", "{empty}", *DIGITS), "no images here"),

@@ -7,6 +7,8 @@ import time
 import pytest
 import torch
 
+from fastunlearn.training.scoring import read_records
+
 
 def arguments(gan, out):
     return [
@@ -14,6 +16,7 @@ def arguments(gan, out):
         *("--classifier", gan / "classifier.pt", "--n-feedback", 60, "--min-undesired", 5),
         *("--n-adapted", 2, "--adapt-steps", 40, "--unlearn-steps", 40, "--batch-size", 4),
         *("--repulsion", "nl2", "--gamma", 0.01),
+        *("--score-every", 10, "--n-score", 20),
         *("--checkpoint-every", 4, "--grid-every", 0, "--no-progress"),
     ]
 
@@ -60,9 +63,12 @@ def test_kill_9_and_resume_is_bit_exact(gan, process, cli, uninterrupted, tmp_pa
         file = f"bundle/{name}.safetensors"
         assert (out / file).read_bytes() == (uninterrupted / file).read_bytes(), name
     assert (out / "metrics.jsonl").read_bytes() == (uninterrupted / "metrics.jsonl").read_bytes()
+    scored, expected = (read_records(folder)["unlearn"]["scored"] for folder in (out, uninterrupted))
+    assert [taken["step"] for taken in expected] == [10, 20, 30, 40]
+    assert scored == expected
     assert not list(out.rglob("*.tmp"))
     timing = json.loads((out / "timing.json").read_text())
-    assert list(timing) == ["adapt-1", "adapt-2", "unlearn"]
+    assert list(timing) == ["adapt-0", "adapt-1", "unlearn"]
     assert min(timing.values()) > 0
 
 

@@ -1,7 +1,7 @@
 """Runs one package's own ways to its Fréchet distance and prints what they give: python fid_peers.py PACKAGE HOW.
 
 HOW is "theirs", "install" (ours, installed before the import) or "import" (after it). The last line is JSON: under
-"old", and where scipy's sqrtm has no `disp` under "new", case by case a number, a list of numbers, or the error as text.
+"old", and under "new", where scipy's sqrtm has no `disp`, case by case a number, a list of them, or the error as text.
 
 The cases are those of the packages' own tests, as far as they need no weights from a network: pytorch-fid's
 tests/test_fid_score.py, torch-fidelity's test_fid_stats_fn.py, torchmetrics' test_fid.py and test_mifid.py; clean-fid's

@@ -1,10 +1,11 @@
 import itertools
+from typing import get_args
 
 import pytest
 import torch
 
 from fastunlearn.errors import FastUnlearnError
-from fastunlearn.feedback.latents import BATCH, generate, latent_batches
+from fastunlearn.feedback.latents import BATCH, Purpose, generate, latent_batches
 
 
 def collect(model, seed, purpose, n):
@@ -27,7 +28,7 @@ def test_stream_without_an_end(model):
 
 
 def test_seed_and_purpose_name_different_latents(model):
-    streams = [collect(model, s, p, 50) for s in (0, 1) for p in ("feedback", "selection", "report")]
+    streams = [collect(model, s, p, 50) for s in (0, 1) for p in get_args(Purpose)]
     for (z, noise_seed), (other_z, other_seed) in itertools.combinations(streams, 2):
         assert not torch.isin(z, other_z).any()
         assert not torch.isin(noise_seed, other_seed).any()

@@ -109,6 +109,20 @@ def test_large_styles_and_weights_do_not_overflow_float16(several):
         assert (got.double() - right.double()).norm() < 1e-2 * right.double().norm()
 
 
+@pytest.mark.parametrize("shape", [(3, 5, 3, 3), (2, 4, 7, 1, 1), (4, 0, 3, 3), (1, 1, 2, 5), (70, 90, 3, 3)])
+def test_energy_of_taps(shape):
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    assert_matches(op._tap_energy, op.tap_energy_reference, weight, terms=9)
+    assert_matches(op._tap_energy, op.tap_energy_reference, weight.double(), terms=9)
+    torch.library.opcheck(torch.ops.fastunlearn.tap_energy.default, (weight,))
+
+
+def test_energy_of_taps_refuses_what_its_pointer_could_not_bear():
+    for weight in (torch.ones(2, 3, 3, 3).mT, torch.ones(4), torch.ones(2, 3, 3, 3).bfloat16()):
+        with pytest.raises(RuntimeError, match="tap_energy: weight must be"):
+            torch.ops.fastunlearn.tap_energy(weight)
+
+
 @pytest.mark.parametrize("demodulate", [False, True])
 def test_weight_is_convolved_in_the_dtype_of_x(demodulate):
     generator = torch.Generator().manual_seed(0)

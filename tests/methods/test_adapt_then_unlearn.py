@@ -15,6 +15,7 @@ from fastunlearn.methods.fisher import N_SAMPLES, fisher_information
 from fastunlearn.models.stylegan2 import StyleGAN2, StyleGAN2Config
 from fastunlearn.training.adversarial import AdversarialConfig
 from fastunlearn.training.loop import LoopConfig, stream_seed
+from fastunlearn.training.scoring import Score, ScoringConfig, read_records
 
 QUIET = LoopConfig(progress=False, grid_every=0, log_every=1)
 GAME = AdversarialConfig(batch_size=4, r1_every=2, path_every=2)
@@ -254,3 +255,39 @@ def test_discriminator_is_shown_negatives_only_in_stage_2_and_only_if_asked(mode
         seen.remove()
         met.append((batches[1][:, None] == undesired[None]).flatten(2).all(dim=2).any().item())
     assert met == [False, False, share > 0]
+
+
+class Sequence:
+    """A scorer whose FID after the steps of stage 2 is given, and who counts whom it has looked at."""
+
+    def __init__(self, model, fids):
+        self.original, self.fids, self.seen = model, list(fids), []
+
+    def score(self, after, before=None):
+        assert before is self.original
+
+        def measure():
+            self.seen.append(weights(after().ema))
+            return {"fid": self.fids[len(self.seen) - 1]}
+
+        return Score(measure, 10, lambda: {"fid": 1.0}, lambda now, before: (0, now["fid"]), ("lowest fid",))
+
+
+def test_stage_2_is_scored_by_its_averaged_generator_and_keeps_the_best(model, feedback, tmp_path):
+    scorer = Sequence(model, [5.0, 2.0, 3.0, 4.0])
+    loop = replace(QUIET, scoring=ScoringConfig(score_every=1, keep="best"))
+    after = unlearn(model, AdaptThenUnlearn(config()), feedback, tmp_path, loop, scorer)
+    assert len(scorer.seen) == 4
+    assert same(weights(after.ema), scorer.seen[1])
+    assert list(read_records(tmp_path)) == ["unlearn"]
+    unscored = unlearn(model, AdaptThenUnlearn(config()), feedback, tmp_path / "unscored", QUIET)
+    assert same(weights(unscored.ema), scorer.seen[3])
+
+
+def test_deciding_by_scores_that_nobody_takes_is_refused(model, feedback, tmp_path):
+    for scoring in (ScoringConfig(keep="best"), ScoringConfig(patience=1)):
+        loop = replace(QUIET, scoring=scoring)
+        with pytest.raises(FastUnlearnError, match="need scores, and no scorer is given"):
+            unlearn(model, AdaptThenUnlearn(config()), feedback, tmp_path, loop)
+        with pytest.raises(FastUnlearnError, match="need scores, and extrapolation has no phase to score"):
+            unlearn(model, Extrapolation(), feedback, tmp_path, loop, Sequence(model, []))

@@ -169,7 +169,7 @@ def test_digits_is_the_shipped_classifier_whose_statistics_the_bundle_holds():
     assert torch.equal(features, judges.classifier.features(images))
     assert extractor.sha256 == judges.statistics.classifier_sha256
     assert torch.equal(extractor.logits(features), judges.classifier(images))
-    with pytest.raises(FastUnlearnError, match=r"digits: fails on images of shape \(1, 28, 28\)"):
+    with pytest.raises(FastUnlearnError, match=r"lenet: fails on images of shape \(1, 28, 28\)"):
         extractor(_images(2, 1, 28, 28))
 
 
@@ -177,7 +177,7 @@ def test_unknown_names_and_sizes(tmp_path):
     with pytest.raises(FastUnlearnError) as caught:
         load_extractor("incepton")
     assert str(caught.value) == f"extractor must be one of {', '.join(EXTRACTORS)} or a file, got 'incepton'"
-    with pytest.raises(FastUnlearnError, match=r"digits has a resize rule of its own \(no resize\)"):
+    with pytest.raises(FastUnlearnError, match=r"lenet has a resize rule of its own \(no resize\)"):
         load_extractor("digits", size=64)
     with pytest.raises(FastUnlearnError, match="size must be at least 1, got 0"):
         load_extractor("digits", size=0)
@@ -330,6 +330,6 @@ def test_inception_without_torch_fidelity(monkeypatch):
 
 
 def test_lenet_extractor_has_the_channels_of_its_lenet():
-    extractor = lenet_extractor(LeNet(in_channels=3, widths=(2, 3)), "mine")
-    assert extractor.name == "mine"
+    extractor = lenet_extractor(LeNet(in_channels=3, widths=(2, 3)))
+    assert extractor.name == "lenet"
     assert extractor(_images(2, 1, 32, 32)).shape == (2, 84)

@@ -176,6 +176,7 @@ def test_scores_of_two_folders_are_torch_fidelitys(torch_fidelity, random_weight
         input2=str(tmp_path / "real"),
         **{"fid": True, "kid": True, "prc": True, "isc": True, "kid_subset_size": 10, "isc_splits": 3},
         **{
+            "feature_extractor": "inception-v3-compat",
             "feature_extractor_weights_path": str(random_weights),
             "cuda": False,
             "cache": False,

@@ -10,6 +10,7 @@ from fastunlearn.metrics import (
     kernel_inception_distance,
     ms_ssim,
     ms_ssim_diversity,
+    neighbourhood_scores,
     precision_recall,
     quality,
 )
@@ -324,3 +325,10 @@ def test_diversity_in_batches(monkeypatch):
 def test_diversity_of_unusable_images(images, pairs, message):
     with pytest.raises(ValueError, match=f"^ms_ssim_diversity: .*{message}"):
         ms_ssim_diversity(images, pairs)
+
+
+def test_shared_distances_give_the_same_scores():
+    rng = np.random.default_rng(9)
+    real, fake = rng.standard_normal((60, 5)), rng.standard_normal((50, 5)) * 1.3
+    both = neighbourhood_scores(real, fake, k=2, k_density=6)
+    assert both == (precision_recall(real, fake, k=2), density_coverage(real, fake, k=6))

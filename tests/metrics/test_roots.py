@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastunlearn.metrics.roots import centred_rows, cholesky, congruence, root_of_covariance, times_lower
+from fastunlearn.metrics.roots import centred_rows, cholesky, congruence, gram, root_of_covariance, times_lower
 
 
 @pytest.mark.parametrize("d", [1, 7, 256, 257, 600])
@@ -12,6 +12,14 @@ def test_products_with_a_triangle_are_the_full_ones(d):
     s = s + s.T
     assert times_lower(x, lower) == pytest.approx(x @ lower, abs=1e-12 * d)
     assert np.tril(congruence(lower, s)) == pytest.approx(np.tril(lower.T @ s @ lower), abs=1e-12 * d**1.5)
+
+
+@pytest.mark.parametrize(("n", "d"), [(1, 1), (3, 700), (40, 256), (5, 257)])
+def test_gram(n, d):
+    x = np.random.default_rng(d).standard_normal((n, d))
+    product = gram(x)
+    assert product == pytest.approx(x.T @ x, abs=1e-13 * n)
+    assert np.array_equal(product, product.T)
 
 
 def test_a_pivot_that_is_a_rounding_error_is_none():

@@ -6,13 +6,13 @@ from .extractor import ModuleExtractor
 from .resize import AS_IS
 
 
-def lenet_extractor(lenet: LeNet, name: str = "lenet") -> ModuleExtractor:
+def lenet_extractor(lenet: LeNet) -> ModuleExtractor:
     """A LeNet as an extractor of images of 32 × 32 pixels, which it does not resize.
 
     Its hash is the `classifier_sha256` of the digit statistics that it made.
     """
     return ModuleExtractor(
-        name=name,
+        name="lenet",  # of every bundle's; which one its hash says
         module=lenet,
         function=lenet.features,
         rule=AS_IS,
@@ -27,4 +27,4 @@ def digits() -> ModuleExtractor:
     """The classifier of the shipped bundle `mnist32`."""
     from ...bundle import Bundle  # which needs the metrics
 
-    return lenet_extractor(LeNet.load(Bundle("mnist32").classifier), "digits")
+    return lenet_extractor(LeNet.load(Bundle("mnist32").classifier))
