@@ -22,7 +22,7 @@ def require_discriminator(method: Method, model: GenerativeModel) -> None:
     Raises:
         FastUnlearnError: names the method.
     """
-    if method.adversarial and model.discriminator is None:
+    if getattr(method, "adversarial", False) and model.discriminator is None:
         raise FastUnlearnError(f"{method.name} needs a discriminator, and the model has none")
 
 
