@@ -26,7 +26,7 @@ def require_discriminator(method: Method, model: GenerativeModel) -> None:
     Raises:
         FastUnlearnError: names the method.
     """
-    if method.adversarial and model.discriminator is None:
+    if getattr(method, "adversarial", False) and model.discriminator is None:
         raise FastUnlearnError(f"{method.name} needs a discriminator, and the model has none")
 
 
@@ -53,8 +53,8 @@ def unlearn(
 
     Raises:
         FastUnlearnError: a model that the method cannot work on, feedback without undesired or desired images or for
-            another generator, a loss that is not finite, a file that cannot be read or written; scores are to decide, and
-            there are none to be had.
+            another generator, a loss that is not finite, a file that cannot be read or written; scores are to decide,
+            and there are none to be had.
     """
     loop = loop or LoopConfig()
     if loop.scoring.decides and (scorer is None or not method.scored):

@@ -41,7 +41,7 @@ def test_mnist32_draws_every_digit_and_draws_them_well():
     assert seen.features.distance(judges.statistics.full) < 18
 
 
-@pytest.mark.parametrize(("name", "most"), [("mnist32-dcgan", 40), ("mnist32-vae", 400)])
+@pytest.mark.parametrize(("name", "most"), [("mnist32-dcgan", 19), ("mnist32-vae", 230)])
 def test_small_bundles_draw_every_digit_so_that_the_classifier_is_sure(name, most):
     bundle = Bundle(name)
     assert sum(file.stat().st_size for file in bundle.folder.iterdir()) <= 3e6
@@ -54,7 +54,7 @@ def test_small_bundles_draw_every_digit_so_that_the_classifier_is_sure(name, mos
     assert seen.features.distance(judges.statistics.full) < most
     images = model.generate(model.sample_latents(500, torch.Generator().manual_seed(0)))
     certainty = class_logits(judges.classifier, images).softmax(1).amax(1)
-    assert certainty.mean() > 0.8
+    assert certainty.mean() > 0.85
     # Whether that says anything: the classifier is not as sure of what is no digit.
     noise = torch.rand(500, *model.image_shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
     assert class_logits(judges.classifier, noise).softmax(1).amax(1).mean() < certainty.mean()
