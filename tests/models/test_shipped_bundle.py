@@ -38,7 +38,7 @@ def test_mnist32_draws_every_digit_and_draws_them_well():
     assert (shares > 0.04).all(), shares
     assert (shares < 0.16).all(), shares
     # 12.6 at the 15,000 samples of the card; fewer samples raise it a little.
-    assert seen.features.distance(judges.statistics.full) < 18
+    assert seen.statistics.distance(judges.statistics.full) < 18
 
 
 @pytest.mark.parametrize(("name", "most"), [("mnist32-dcgan", 19), ("mnist32-vae", 230)])
@@ -51,7 +51,7 @@ def test_small_bundles_draw_every_digit_so_that_the_classifier_is_sure(name, mos
     shares = torch.tensor(class_histogram(seen.classes, 10).counts) / 2000
     assert (shares > 0.05).all(), shares
     assert (shares < 0.17).all(), shares
-    assert seen.features.distance(judges.statistics.full) < most
+    assert seen.statistics.distance(judges.statistics.full) < most
     images = model.generate(model.sample_latents(500, torch.Generator().manual_seed(0)))
     certainty = class_logits(judges.classifier, images).softmax(1).amax(1)
     assert certainty.mean() > 0.85
