@@ -19,12 +19,16 @@ class Moments(NamedTuple):
     def of(cls, x: np.ndarray) -> "Moments":
         """Of the vectors [n, d], n ≥ 1; the covariance of a single one is 0."""
         mean = x.mean(0)
-        return cls(len(x), mean, gram((x - mean) / math.sqrt(max(1, len(x) - 1))))
+        rows = x - mean
+        rows /= math.sqrt(max(1, len(x) - 1))
+        return cls(len(x), mean, gram(rows))
 
     def joined(self, other: "Moments") -> "Moments":
         """Of both sets: what Chan, Golub and LeVeque (1983) do for sums of squares, done for covariances."""
         n = self.n + other.n
         shift = other.mean - self.mean
         between = math.sqrt(self.n * other.n / n / (n - 1)) * shift
-        within = (self.n - 1) / (n - 1) * self.cov + (other.n - 1) / (n - 1) * other.cov
-        return Moments(n, self.mean + other.n / n * shift, within + np.outer(between, between))
+        cov = np.outer(between, between)
+        cov += (self.n - 1) / (n - 1) * self.cov
+        cov += (other.n - 1) / (n - 1) * other.cov
+        return Moments(n, self.mean + other.n / n * shift, cov)
