@@ -59,7 +59,7 @@ def summary_table(report: Report) -> str:
     if appeared := [f"{a.name} ({a.after:,} now)" for a in report.attributes if a.change is None and a.after]:
         lines += textwrap.wrap(f"there were none before of: {', '.join(appeared)}", _COLUMNS)
     if report.not_measured:
-        missing = ", ".join(part.what for part in report.not_measured)
+        missing = "; ".join(part.what for part in report.not_measured)
         lines += textwrap.wrap(f"not measured (report.json says why): {missing}", _COLUMNS)
     return "\n".join(lines)
 
