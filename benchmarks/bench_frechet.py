@@ -32,7 +32,7 @@ THREADS = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
 WORKERS = "1 thread" if THREADS == 1 else f"{THREADS} threads"
 SIZES = [512, *full([2048])]
 FEW = {512: 250, 2048: 1000}  # images: fewer than features
-ROUNDS = {512: 5, 2048: 1}
+ROUNDS = {512: 5, 2048: 3}
 EXACT, ROUGH = 1e-12, 1e-4  # of the traces: ours on full rank and on features; peers, of fewer images than features
 
 

@@ -25,6 +25,7 @@ from .. import ops
 from ..config import require_range, to_dict
 from ..errors import FastUnlearnError
 from ..feedback import Feedback
+from ..kernels.ms_ssim.op import fitting_weights
 from ..models.protocol import GenerativeModel
 from ..training.loop import Images, Phase, Player, Terms, stream_seed
 from ..training.scoring import ModelScorer
@@ -209,15 +210,13 @@ def similarity(image: Tensor, aim: Tensor) -> Tensor:
     """
     side = min(image.shape[2:])
     window = min(11, side - 1 + side % 2)
-    scales = 1 + max(0, math.floor(math.log2((side - 1) / (window - 1)))) if window > 1 else 1
-    weights = ops.MS_SSIM_WEIGHTS[:scales]
     return ops.ms_ssim(
         (image + 1) / 2,
         (aim + 1) / 2,
         data_range=1,
         size_average=False,
         win_size=window,
-        weights=[weight / sum(weights) for weight in weights],
+        weights=fitting_weights(side, window),
     )
 
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from ..kernels.ms_ssim.op import WEIGHTS, ms_ssim
+from ..kernels.ms_ssim.op import fitting_weights, ms_ssim
 
 _BLOCK = 1 << 24  # numbers at once: 128 MB of float64
 _ROUNDING = 1e-14  # of a squared distance, relative to the squared norms that it is made of
@@ -195,8 +195,7 @@ def ms_ssim_diversity(images: Tensor, pairs: int = 1000, seed: int = 0) -> float
         raise ValueError(f"{op}: images must be [n, C, H, W], n ≥ 2, H, W ≥ {_WINDOW}, got {tuple(images.shape)}")
     if not images.isfinite().all():
         raise ValueError(f"{op}: images must be finite, got NaN or infinity")
-    fitting = [weight for s, weight in enumerate(WEIGHTS) if min(images.shape[2:]) > (_WINDOW - 1) << s]
-    weights = [weight / sum(fitting) for weight in fitting]
+    weights = fitting_weights(min(images.shape[2:]), _WINDOW)
     rng = np.random.RandomState(seed)
     i = rng.randint(len(images), size=pairs)
     j = (i + rng.randint(1, len(images), size=pairs)) % len(images)

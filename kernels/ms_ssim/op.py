@@ -67,6 +67,12 @@ def ssim(
     return _ssim(_ms_ssim, X, Y, data_range, size_average, window, K, nonnegative_ssim)
 
 
+def fitting_weights(side: int, win_size: int = 11) -> list[float]:
+    """Weights of as many of the five scales as images with a shorter side of `side` pixels have, adding up to 1."""
+    scales = max(1, sum(side > max(1, win_size - 1) << s for s in range(len(WEIGHTS))))
+    return [weight / sum(WEIGHTS[:scales]) for weight in WEIGHTS[:scales]]
+
+
 def ms_ssim(
     X: Tensor,
     Y: Tensor,
