@@ -132,8 +132,12 @@ class Tab:
         """Scroll an element into view and return where its middle is."""
         element = f"document.querySelectorAll({json.dumps(selector)})[{index}]"
         self.run(f"{element}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
-        self.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        self.settle()
         return self.run(f"(r => [r.x + r.width / 2, r.y + r.height / 2])({element}.getBoundingClientRect())")
+
+    def settle(self):
+        """Wait for two frames: events of scrolling and resizing are sent at the start of one."""
+        self.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
     def mouse(self, kind, x, y, **options):
         self.call("Input.dispatchMouseEvent", type=f"mouse{kind}", x=x, y=y, **options)

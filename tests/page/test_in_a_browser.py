@@ -116,6 +116,8 @@ def test_keyboard(tab, report_page):
     opened = tab(report_page, 360)
     opened.run("document.querySelector('#filter-all').focus()")
     opened.key("Tab")
+    opened.settle()  # the browser scrolls to the tile
+    assert opened.run("scrollY") > 0
     assert opened.run("document.activeElement.className").startswith("tile")
     assert opened.run("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     assert not opened.run("document.querySelector('.lens').hidden")

@@ -30,15 +30,18 @@
     lens.replaceChildren(...pictures, text);
     lens.classList.toggle("sharp", target.classList.contains("sharp"));
     lens.hidden = false;
-    const at = target.getBoundingClientRect();
+    shown = target;
+    place(lens, target.getBoundingClientRect());
+  }
+  let shown = null;
+
+  function place(lens, at) {
     const { width, height } = lens.getBoundingClientRect();
     const left = at.left + at.width / 2 - width / 2;
     const above = at.top - height - 10;
     lens.style.left = `${Math.max(8, Math.min(left, root.clientWidth - width - 8))}px`;
     lens.style.top = `${above >= 8 ? above : Math.min(at.bottom + 10, innerHeight - height - 8)}px`;
-    shown = target;
   }
-  let shown = null;
 
   function enlarge(lens) {
     const hide = () => { lens.hidden = true; shown = null; };
@@ -56,7 +59,12 @@
     });
     document.addEventListener("click", (event) => { if (find(event)) show(lens, find(event)); });
     document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
-    addEventListener("scroll", hide, { passive: true });
+    addEventListener("scroll", () => {
+      // The keyboard scrolls to the tile it moves to: its lens goes with it while it can be seen.
+      const at = shown?.getBoundingClientRect();
+      if (at && shown === document.activeElement && at.bottom > 0 && at.top < innerHeight) place(lens, at);
+      else hide();
+    }, { passive: true });
   }
 
   function sortable(table) {
