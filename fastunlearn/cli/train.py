@@ -28,10 +28,10 @@ Sizes, Recipe = TypeVar("Sizes"), TypeVar("Recipe")
 
 @dataclass(frozen=True, kw_only=True)
 class Train(Generic[Sizes, Recipe]):
-    """Train a StyleGAN2, a DCGAN or a VAE and write it as a bundle to OUT/bundle.
+    """Train a StyleGAN2, a DCGAN, a VAE or a VDVAE and write it as a bundle to OUT/bundle.
 
     Attributes:
-        arch: stylegan2, dcgan or vae; with --help, whose options to show.
+        arch: stylegan2, dcgan, vae or vdvae; with --help, whose options to show.
         data: mnist, digits, or a folder of images.
         out: folder of the run: config, metrics, TensorBoard events, sample grids, checkpoints, bundle.
         steps: training steps.
