@@ -1,7 +1,7 @@
 """Mixtures of discretised logistic distributions over 256 grey values (Salimans et al. 2017, arXiv 1701.05517).
 
-A value v ∈ {0, …, 255} is x = v/127.5 − 1. Component k gives it the mass that the logistic distribution with location μ and
-scale s has within half a step, δ = 1/255, of x; the two ends of the range get the tails. In colour images the location of
+A value v ∈ {0, …, 255} is x = v/127.5 − 1. A component gives it the mass that the logistic distribution with location μ
+and scale s has within half a step, δ = 1/255, of x; the ends of the range get the tails. In colour images the location of
 green depends on red, that of blue on red and green, both linearly.
 """
 
@@ -27,8 +27,8 @@ class LogisticMixture(NamedTuple):
         log_weight: [n, K, H, W].
         location: μ, [n, K, C, H, W], before the coupling.
         log_scale: log s, like μ.
-        coupling: how much of red is in green, of red in blue and of green in blue, in (−1, 1): [n, K, 3, H, W]; none for
-            grey images.
+        coupling: how much of red is in green, of red in blue and of green in blue, in (−1, 1): [n, K, 3, H, W]; 0 of
+            them for grey images.
     """
 
     log_weight: Tensor
@@ -45,9 +45,7 @@ class LogisticMixture(NamedTuple):
         weight, location, log_scale, coupling = parts.split(
             [1, channels, channels, per_component - 1 - 2 * channels], dim=2
         )
-        return cls(
-            weight.squeeze(2).log_softmax(1), location, log_scale.clamp(min=LEAST_LOG_SCALE), coupling.tanh()
-        )
+        return cls(weight.squeeze(2).log_softmax(1), location, log_scale.clamp(min=LEAST_LOG_SCALE), coupling.tanh())
 
     def coupled(self, channel: int, lower: list[Tensor]) -> Tensor:
         """Location of a channel, given the values of those before it, each [n, K or 1, H, W]."""
@@ -74,7 +72,7 @@ class LogisticMixture(NamedTuple):
         return (self.log_weight + log_mass).logsumexp(1).flatten(1).sum(1)
 
     def mean(self) -> Tensor:
-        """Mean image [n, C, H, W] in (−1, 1), differentiable: of logistic values that are clamped, not rounded.
+        """Mean image [n, C, H, W] in [−1, 1], differentiable: of logistic values that are clamped, not rounded.
 
         E[clamp(X, −1, 1)] = 1 − s·(softplus((1 − μ)/s) − softplus((−1 − μ)/s)), off the mean of the rounded values by δ
         at most. A coupled channel takes the mean of those before it.
@@ -85,4 +83,5 @@ class LogisticMixture(NamedTuple):
             scale = self.log_scale[:, :, channel].exp()
             above, below = F.softplus((1 - location) / scale), F.softplus((-1 - location) / scale)
             means.append(1 - scale * (above - below))
-        return (self.log_weight.exp().unsqueeze(2) * torch.stack(means, dim=2)).sum(1)
+        mean = (self.log_weight.exp().unsqueeze(2) * torch.stack(means, dim=2)).sum(1)
+        return mean.clamp(-1, 1)  # weights add up to 1 but for rounding

@@ -1,10 +1,10 @@
-"""VDVAE (Child 2020, arXiv 2011.10650): a VAE whose latents are drawn one block after another, from 1 pixel up to the image.
+"""VDVAE (Child 2020, arXiv 2011.10650): a VAE whose latents are drawn one block after another, from 1 pixel up.
 
-Block l draws z_l from the prior p(z_l | z_<l), a normal distribution that a network reads off the state x, then adds z_l and
-a residual to x. While it learns, z_l comes from the posterior q(z_l | x, z_<l), which also sees the encoder's state of the
-same resolution. The generator is the decoder: all blocks' latents, concatenated → mean of p(image | z).
+Block l draws z_l from the prior p(z_l | z_<l), a normal distribution that a network reads off the state x, and adds z_l
+and a residual to x. While it learns, z_l comes from the posterior q(z_l | x, z_<l), which also sees the encoder's state
+of the same side. The generator is the decoder: the latents of all blocks, concatenated → mean of p(image | z).
 
-Two vectors say the same image, and `VDVAEConfig.latents` chooses: the noise ε_l with z_l = μ_l + σ_l·ε_l, or the z_l.
+Two vectors tell one image, and `VDVAEConfig.latents` chooses: the noise ε_l with z_l = μ_l + σ_l·ε_l, or the z_l.
 """
 
 import copy
@@ -45,8 +45,8 @@ class Step(NamedTuple):
 class VDVAEConfig:
     """Size of a VDVAE, in the paper's notation: blocks behind one another, separated by commas.
 
-    `16x3` is three blocks at 16 pixels; `16d2`, in the encoder, one block and then an average over 2 × 2; `16m8`, in the
-    decoder, one block that first takes the state of 8 pixels in, each pixel repeated.
+    `16x3` is three blocks at 16 pixels; `16d2`, in the encoder, one block and then an average over 2 × 2; `16m8`, in
+    the decoder, one block that first takes the state of 8 pixels in, each pixel repeated.
 
     Attributes:
         size: side of the square images in pixels.
@@ -62,8 +62,8 @@ class VDVAEConfig:
             the probability of white: for nearly black and white images, sharper (`training.variational`).
         mixtures: components of the logistic mixture.
         latents: "noise": the latent is ε, N(0, 1) in every dimension, so that every vector is a fair one, and
-            truncation is the temperature. "values": it is z itself, as in arXiv 2303.05699; to draw one takes the prior of
-            the decoder that learned, which the model then keeps beside the generator, also when that has unlearned.
+            truncation is the temperature. "values": it is z itself, as in arXiv 2303.05699; to draw one takes the prior
+            of the decoder that learned, which the model keeps beside the generator, also when that has unlearned.
     """
 
     size: int = 32
@@ -83,7 +83,9 @@ class VDVAEConfig:
         if self.channels not in (1, 3):
             raise FastUnlearnError(f"channels must be 1 or 3, got {self.channels}")
         many = (1, math.inf)
-        require_range(self, size=many, width=many, mixtures=many, latent_channels=(0, math.inf), bottleneck=(0, math.inf))
+        require_range(
+            self, size=many, width=many, mixtures=many, latent_channels=(0, math.inf), bottleneck=(0, math.inf)
+        )
         down, up = self.encoder_steps(), self.decoder_steps()
         for name, least in (("widths", 1), ("latent_channels_at", 0)):
             for side, value in _table(name, getattr(self, name)).items():
@@ -336,7 +338,8 @@ class Encoder(nn.Module):
         for block in self.blocks:
             block[-1].weight.data *= len(steps) ** -0.5
         self.posteriors = nn.ModuleList(
-            bottleneck(2 * config.width_at(side), 2 * n, inner(config, side), side) for n, side, _ in config.latent_shapes
+            bottleneck(2 * config.width_at(side), 2 * n, inner(config, side), side)
+            for n, side, _ in config.latent_shapes
         )
 
     def forward(self, images: Tensor) -> dict[int, Tensor]:
@@ -384,8 +387,8 @@ def infer(encoder: Encoder, decoder: Decoder, images: Tensor, sample: bool = Tru
 class VDVAE(LatentModel):
     """The `GenerativeModel` of a VDVAE: decoder, encoder, the average of both, prior. It has no discriminator.
 
-    `sampler` is the decoder from whose prior latents are drawn where they are values; None where they are noise. It is the
-    average itself until that unlearns: then its prior no longer leads to the z that the decoder knows.
+    `sampler` is the decoder whose prior draws latents that are values; None where they are noise. It is the average
+    until that unlearns: what an unlearned prior draws is no longer what feedback and unlearning were about.
     """
 
     arch = "vdvae"
