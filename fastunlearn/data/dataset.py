@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -49,6 +50,15 @@ class ImageDataset:
     def batch(self, indices: Tensor | slice) -> Tensor:
         """The images at `indices` as float32 in [−1, 1]."""
         return from_uint8(self.images[indices])
+
+    def resized(self, size: int) -> "ImageDataset":
+        """The images at size × size pixels: smaller by averaging areas, larger by bilinear interpolation."""
+        if self.images.shape[2:] == (size, size):
+            return self
+        smaller = size <= min(self.images.shape[2:])
+        mode = {"mode": "area"} if smaller else {"mode": "bilinear", "align_corners": False}
+        parts = (F.interpolate(part.float(), (size, size), **mode) for part in self.images.split(1000))
+        return ImageDataset(torch.cat([part.round().to(torch.uint8) for part in parts]), self.labels, self.name)
 
     def subset(self, mask: Tensor) -> "ImageDataset":
         """The images that a boolean mask [N] (or an index) picks, with their labels."""
