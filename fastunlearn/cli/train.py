@@ -58,6 +58,8 @@ class Train(Generic[Sizes, Recipe]):
 
     def __post_init__(self) -> None:
         require_range(self, steps=(0, math.inf))
+        if self.data_size is not None:
+            require_range(self, data_size=(1, math.inf))
         if self.loop.scoring.decides and self.score_with is None:
             raise FastUnlearnError("keep=best and patience need scores; give --score-with")
 

@@ -14,7 +14,7 @@ ITERATIONS = 12
 
 @dataclass(frozen=True, eq=False)
 class PCABaseline:
-    """A `GenerativeModel` without networks: x = clip(μ + A·z, −1, 1), z normal, AAᵀ the d largest parts of the covariance.
+    """A `GenerativeModel` without networks: x = clip(μ + A·z, −1, 1), z normal, AAᵀ the d largest parts of the variance.
 
     Among all linear generators of d latents it leaves the least of the images' variance out.
 

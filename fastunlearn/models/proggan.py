@@ -1,4 +1,4 @@
-"""ProgGAN (Karras et al. 2018, arXiv 1710.10196): generator and discriminator that grow together, a resolution at a time.
+"""ProgGAN (Karras et al. 2018, arXiv 1710.10196): generator and discriminator grow together, a resolution at a time.
 
 A network works at 4·2^level pixels. After each doubling its new layers are faded in: their output is mixed with that of
 the level below by `alpha`, which goes from 0 to 1. Both numbers are buffers, so that weights never lack them.
