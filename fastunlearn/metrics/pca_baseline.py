@@ -14,9 +14,9 @@ ITERATIONS = 12
 
 @dataclass(frozen=True, eq=False)
 class PCABaseline:
-    """A `GenerativeModel` without networks: x = clip(μ + A·z, −1, 1), z normal, AAᵀ the d largest parts of the variance.
+    """A `GenerativeModel` without networks: x = clip(μ + A·z, −1, 1), z normal, AAᵀ the d largest parts of Σ.
 
-    Among all linear generators of d latents it leaves the least of the images' variance out.
+    Σ is the covariance of the images. No linear generator of d latents leaves less of their variance out.
 
     Attributes:
         mean: μ, [C, H, W].
