@@ -17,6 +17,11 @@ def to_uint8(images: Tensor) -> Tensor:
     return ((images.to(torch.float32) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
+def averaged_to(images: Tensor, size: int) -> Tensor:
+    """Images [N, C, H, W], floating point, at size × size pixels, each the mean of the area that it covers."""
+    return images if images.shape[2:] == (size, size) else F.adaptive_avg_pool2d(images, size)
+
+
 @dataclass(frozen=True, eq=False)
 class ImageDataset:
     """Images as bytes, with a class number each where the source has classes.
@@ -56,9 +61,14 @@ class ImageDataset:
         if self.images.shape[2:] == (size, size):
             return self
         smaller = size <= min(self.images.shape[2:])
-        mode = {"mode": "area"} if smaller else {"mode": "bilinear", "align_corners": False}
-        parts = (F.interpolate(part.float(), (size, size), **mode) for part in self.images.split(1000))
-        return ImageDataset(torch.cat([part.round().to(torch.uint8) for part in parts]), self.labels, self.name)
+
+        def resize(images: Tensor) -> Tensor:
+            if smaller:
+                return averaged_to(images, size)
+            return F.interpolate(images, (size, size), mode="bilinear", align_corners=False)
+
+        parts = [resize(part.float()).round().to(torch.uint8) for part in self.images.split(1000)]
+        return ImageDataset(torch.cat(parts), self.labels, self.name)
 
     def subset(self, mask: Tensor) -> "ImageDataset":
         """The images that a boolean mask [N] (or an index) picks, with their labels."""

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import require_range
+from ..data import averaged_to
 from ..errors import FastUnlearnError
 from ..models.proggan import ProgGAN, enlarged
 from .adversarial import AdversarialConfig, Networks, adversarial_phase
@@ -166,8 +167,3 @@ def staged(images: Images, networks: Networks) -> Images:
         return real if alpha == 1 else torch.lerp(enlarged(F.avg_pool2d(real, 2)), real, alpha)
 
     return Images(images.n, batch)
-
-
-def averaged_to(images: Tensor, size: int) -> Tensor:
-    """Images [N, C, H, W] at size × size pixels, each the mean of the area it covers."""
-    return images if images.shape[2:] == (size, size) else F.adaptive_avg_pool2d(images, size)

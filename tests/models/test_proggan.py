@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from fastunlearn.bundle import load, save_bundle
+from fastunlearn.data import averaged_to
 from fastunlearn.errors import FastUnlearnError
 from fastunlearn.feedback import Feedback, generator_sha256
 from fastunlearn.files import state_sha256
@@ -20,7 +21,7 @@ from fastunlearn.training import loop as loop_module
 from fastunlearn.training.adversarial import Networks
 from fastunlearn.training.loop import Images, LoopConfig, run
 from fastunlearn.training.losses import Wasserstein
-from fastunlearn.training.progressive import ProgressiveConfig, averaged_to, grow, progressive, staged, stages
+from fastunlearn.training.progressive import ProgressiveConfig, grow, progressive, staged, stages
 from fastunlearn.training.regularizers import r1_penalty
 
 QUIET = LoopConfig(progress=False, grid_every=0, log_every=1, checkpoint_every=2)
