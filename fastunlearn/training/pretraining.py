@@ -4,12 +4,14 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 from ..models.dcgan import DCGAN
+from ..models.proggan import ProgGAN
 from ..models.protocol import GenerativeModel
 from ..models.stylegan2 import StyleGAN2
 from ..models.vae import VAE
 from ..models.vdvae import VDVAE
 from .adversarial import AdversarialConfig, Networks, adversarial_phase
 from .loop import Images, Phase
+from .progressive import ProgressiveConfig, progressive
 from .scoring import ModelScorer
 from .variational import HierarchicalConfig, VariationalConfig, hierarchical_phase, variational_phase
 
@@ -54,6 +56,7 @@ def variational(
 PRETRAINING: dict[str, tuple[type, Callable[..., Phases]]] = {
     StyleGAN2.arch: (AdversarialConfig, adversarial),
     DCGAN.arch: (DCGANGame, adversarial),
+    ProgGAN.arch: (ProgressiveConfig, progressive),
     VAE.arch: (VariationalConfig, variational),
     VDVAE.arch: (HierarchicalConfig, variational),
 }
