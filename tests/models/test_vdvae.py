@@ -8,10 +8,11 @@ import torch
 from torch import distributions
 
 from fastunlearn.bundle import load, save_bundle
+from fastunlearn.cli import main
 from fastunlearn.errors import FastUnlearnError
 from fastunlearn.feedback import Feedback, generator_sha256
 from fastunlearn.files import state_sha256
-from fastunlearn.methods import AdaptThenUnlearn, FeatureUnlearn, FeatureUnlearnConfig, unlearn
+from fastunlearn.methods import AdaptThenUnlearn, FeatureUnlearn, FeatureUnlearnConfig, feature_unlearn, unlearn
 from fastunlearn.models.logistic_mixture import HALF_STEP, LogisticMixture, n_parameters
 from fastunlearn.models.protocol import GenerativeModel
 from fastunlearn.models.vdvae import VDVAE, Normal, Step, VDVAEConfig, infer
@@ -421,6 +422,32 @@ def test_a_feature_is_unlearned_and_its_bundle_draws_from_the_prior_that_fits(tm
     assert torch.equal(drawn[0], drawn[1])
     assert torch.equal(drawn[0], drawn[2]), "of the prior that learned, not of the one that unlearned"
     assert torch.equal(after.generate(drawn[0]), stored.generate(drawn[0]))
+
+
+@pytest.mark.filterwarnings("ignore::fastunlearn.methods.target_vector.WeakTargetWarning")
+@pytest.mark.parametrize(("numbers", "n"), [(2**27, 10_000), (22 * 150, 150), (22, 100)])
+def test_fewer_latents_are_described_where_they_are_long(monkeypatch, numbers, n):
+    model, drawn = tiny(), []
+    sample = model.sample_latents
+    monkeypatch.setattr(feature_unlearn, "DESCRIBED_NUMBERS", numbers)
+    monkeypatch.setattr(model, "sample_latents", lambda n, generator: (drawn.append(n), sample(n, generator))[1])
+    feedback = bright(model)
+    drawn.clear()
+    next(FeatureUnlearn(FeatureUnlearnConfig(threshold=5.0)).phases(model, feedback))
+    assert drawn[0] == n
+
+
+def test_inspect_counts_the_latents(tmp_path, capsys):
+    save_bundle(tiny(), tmp_path / "b", {})
+    assert main(["inspect", str(tmp_path / "b")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name, value in (
+        ("architecture", "vdvae"),
+        ("latent dim", "22"),
+        ("decoder", "1x2,4m1,8m4"),
+        ("latents", "noise"),
+    ):
+        assert f"{name:22}{value}" in lines
 
 
 def test_adversarial_methods_are_refused(tmp_path):
