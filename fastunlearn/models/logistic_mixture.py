@@ -1,8 +1,8 @@
 """Mixtures of discretised logistic distributions over 256 grey values (Salimans et al. 2017, arXiv 1701.05517).
 
-A value v ∈ {0, …, 255} is x = v/127.5 − 1. A component gives it the mass that the logistic distribution with location μ
-and scale s has within half a step, δ = 1/255, of x; the ends of the range get the tails. In colour images the location of
-green depends on red, that of blue on red and green, both linearly.
+A value v ∈ {0, …, 255} is x = v/127.5 − 1. A component gives it the mass that the logistic distribution with location
+μ and scale s has within half a step, δ = 1/255, of x; the ends of the range get the tails. In colour images the
+location of green depends on red, that of blue on red and green, both linearly.
 """
 
 from typing import NamedTuple

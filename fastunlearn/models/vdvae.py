@@ -26,6 +26,9 @@ from .logistic_mixture import LogisticMixture, n_parameters
 
 BATCH = 250
 
+LARGEST_START = 64
+"""Pixels up to which a side's state starts from a learned image, not only from the state below. [paper: 64]"""
+
 
 class Step(NamedTuple):
     """One block as the notation of `VDVAEConfig` writes it.
@@ -266,9 +269,8 @@ class Decoder(nn.Module):
         self.config = config
         steps = config.decoder_steps()
         self.blocks = nn.ModuleList(Block(config, step, len(steps) ** -0.5) for step in steps)
-        self.starts = nn.ParameterDict(
-            {str(s): torch.randn(1, config.width_at(s), s, s) for s in sorted({step.side for step in steps})}
-        )
+        sides = sorted({step.side for step in steps if step.side <= max(LARGEST_START, steps[0].side)})
+        self.starts = nn.ParameterDict({str(side): torch.randn(1, config.width_at(side), side, side) for side in sides})
         last = config.width_at(config.size)
         self.gain = nn.Parameter(torch.ones(1, last, 1, 1))
         self.offset = nn.Parameter(torch.zeros(1, last, 1, 1))
@@ -280,7 +282,7 @@ class Decoder(nn.Module):
         states = {int(side): pixels_first(start.expand(n, -1, -1, -1)) for side, start in self.starts.items()}
         number = itertools.count()
         for block in self.blocks:
-            x = states[block.side]
+            x = states.get(block.side, 0)
             if block.source is not None:
                 below = states[block.source][:, : block.width]
                 x = x + F.interpolate(below, scale_factor=block.side // block.source)

@@ -190,6 +190,12 @@ def test_shapes(likelihood, channels):
     assert latents.shape == (3, 22)
 
 
+def test_large_sides_start_from_the_state_below():
+    model = tiny(size=128, encoder="128d16,8d2,4d4,1x1", decoder="1x2,4m1,128m4", widths="", latent_channels_at="128:0")
+    assert list(model.generator.starts) == ["1", "4"]
+    assert model.generate(model.sample_latents(2)).shape == (2, 1, 128, 128)
+
+
 def test_values_are_captured_while_drawing_and_replayed_bit_for_bit():
     noise, values = tiny(), tiny(latents="values")
     eps = noise.sample_latents(6, torch.Generator().manual_seed(3))
