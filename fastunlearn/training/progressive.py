@@ -6,7 +6,7 @@ which they stay. Each starts its optimisers afresh, as the paper's code does.
 
 import math
 from collections.abc import Generator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -122,9 +122,17 @@ def progressive(
         steps: of the last stage, at full size.
         config: settings.
         scorer: judges the last stage.
+
+    Raises:
+        FastUnlearnError: at once, before there is a phase: batch sizes for another number of resolutions.
     """
-    n_levels = model.config.n_levels
-    plan, networks = stages(n_levels, steps, config), Networks(model, model.generator)
+    return _phases(model, images, stages(model.config.n_levels, steps, config), config, scorer)
+
+
+def _phases(
+    model: ProgGAN, images: Images, plan: list[Stage], config: ProgressiveConfig, scorer: ModelScorer | None
+) -> Generator[Phase, None, ProgGAN]:
+    networks = Networks(model, model.generator)
     wgan = config.loss == "wgan-gp"
     loss: Loss = Wasserstein(config.gradient_penalty, config.drift) if wgan else NonSaturating()
     for stage in plan:
@@ -143,7 +151,7 @@ def progressive(
             staged(images, networks),
             stage.steps,
             game,
-            settings={"stage": asdict(stage)},
+            settings={"level": stage.level, "fades": stage.fades},
             score=scorer.score(lambda: networks.model) if scorer and last else None,
             loss=loss,
         )

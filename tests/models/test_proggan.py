@@ -312,6 +312,23 @@ def test_stopped_in_the_midst_of_a_stage_it_ends_bit_for_bit_the_same(tmp_path, 
     ]
 
 
+def test_the_last_stage_may_become_longer_while_it_has_not_ended(tmp_path, monkeypatch):
+    advance = loop_module.advance
+
+    def stopping(phase, optimizers, real, step, precision):
+        if (phase.name, step) == ("stable-8", 3):
+            raise KeyboardInterrupt
+        return advance(phase, optimizers, real, step, precision)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop_module, "advance", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny(8), tmp_path, steps=4)
+    train(tiny(8), tmp_path, steps=6)
+    last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert (last["phase"], last["step"]) == ("stable-8", 6)
+
+
 def test_other_stages_are_another_run(tmp_path):
     train(tiny(8), tmp_path)
     with pytest.raises(FastUnlearnError, match="holds stable-4 of a run with another settings"):
