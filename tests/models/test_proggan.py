@@ -231,6 +231,19 @@ def test_real_images_are_averaged_and_fade_as_generated_ones_do():
     torch.testing.assert_close(averaged_to(odd, 8), odd.unfold(2, 3, 3).unfold(3, 3, 3).mean((4, 5)))
 
 
+def test_every_stage_averages_from_its_own_start(tmp_path):
+    """Of a stage that ends after one step, the average is 1 − decay of the way from the start to the end."""
+    model = tiny(8)
+    for phase in progressive(model, Images.of(pictures(model)), 1, ProgressiveConfig(**ONE_BATCH, ema_images=4)):
+        start, average = (phase.modules[name] for name in ("generator", "generator_ema"))
+        for a, b in zip(average.state_dict().values(), start.state_dict().values(), strict=True):
+            assert torch.equal(a, b), phase.name
+        before = {name: p.detach().clone() for name, p in start.named_parameters()}
+        run(iter([phase]), tmp_path, QUIET)
+        for name, p in average.named_parameters():
+            torch.testing.assert_close(p, (before[name] + dict(start.named_parameters())[name]) / 2)
+
+
 @pytest.mark.parametrize("loss", ["non-saturating", "wgan-gp"])
 def test_training_moves_every_weight_and_leaves_the_original(tmp_path, loss):
     model = tiny(8)
