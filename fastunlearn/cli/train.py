@@ -80,14 +80,16 @@ class Train(Generic[Sizes, Recipe]):
     def run(self) -> None:
         """Do it."""
         images = data.load(self.data, size=self.data_size or self.model.size, channels=self.model.channels)
+        if images.image_shape[0] != self.model.channels:
+            raise FastUnlearnError(f"{self.data}: images have {images.image_shape[0]} channels; give --channels")
         images = images.resized(self.model.size)
         scorer = None if self.score_with is None else self.scorer(images, self.score_with)
         settings = replace(self, resume=False)
         check_run(self.out, settings, self.resume, may_change=("out", "steps", *HARMLESS))
-        open_run(self.out, settings)
         torch.manual_seed(self.loop.seed)
         model = ARCHITECTURES[self.arch][0](self.model)
         phases = PRETRAINING[self.arch][1](model, Images(len(images), images.batch), self.steps, self.game, scorer)
+        open_run(self.out, settings)
         start = time.monotonic()
         model = run(phases, self.out, self.loop)
         records = read_records(self.out)

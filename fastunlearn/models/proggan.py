@@ -40,7 +40,7 @@ class ProgGANConfig:
     """
 
     size: int = 64
-    channels: int = 3
+    channels: int = 1
     latent_dim: int = 128
     g_widths: tuple[int, ...] = (128, 128, 128, 64, 32)
     d_widths: tuple[int, ...] = (128, 128, 128, 64, 32)

@@ -1,12 +1,13 @@
 """Progressive growing (Karras et al. 2018, arXiv 1710.10196): the adversarial game in stages, a resolution at a time.
 
 Stages are phases of the one training loop: 4 px; then for 8, 16, … px one in which the new layers fade in and one in
-which they stay. Each starts its optimisers afresh, as the paper's code does.
+which they stay. Each starts its optimisers afresh, as the paper's code does, and the average: layers that were new when it was
+taken lag behind the alpha by which they count.
 """
 
 import math
 from collections.abc import Generator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -122,14 +123,23 @@ def progressive(
         steps: of the last stage, at full size.
         config: settings.
         scorer: judges the last stage.
+
+    Raises:
+        FastUnlearnError: at once, before there is a phase: batch sizes for another number of resolutions.
     """
-    n_levels = model.config.n_levels
-    plan, networks = stages(n_levels, steps, config), Networks(model, model.generator)
+    return _phases(model, images, stages(model.config.n_levels, steps, config), config, scorer)
+
+
+def _phases(
+    model: ProgGAN, images: Images, plan: list[Stage], config: ProgressiveConfig, scorer: ModelScorer | None
+) -> Generator[Phase, None, ProgGAN]:
+    networks = Networks(model, model.generator)
     wgan = config.loss == "wgan-gp"
     loss: Loss = Wasserstein(config.gradient_penalty, config.drift) if wgan else NonSaturating()
     for stage in plan:
         last = stage is plan[-1]
         grow(networks, stage, 0.0)
+        networks.ema.load_state_dict(networks.generator.state_dict())  # older weights were for another alpha
         share = (stage.resolution / model.config.size) ** 2
         game = replace(
             config,
@@ -143,7 +153,7 @@ def progressive(
             staged(images, networks),
             stage.steps,
             game,
-            settings={"stage": asdict(stage)},
+            settings={"level": stage.level, "fades": stage.fades},
             score=scorer.score(lambda: networks.model) if scorer and last else None,
             loss=loss,
         )

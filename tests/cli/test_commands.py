@@ -133,6 +133,11 @@ def test_data_of_another_size_are_resized(cli, tmp_path):
     assert cli(*flags, *ARCHITECTURES["proggan"], "--channels", 3, "--out", tmp_path / "run")[0] == 0
     assert load(tmp_path / "run/bundle").image_shape == (3, 16, 16)
     assert "data_size: 20\n" in (tmp_path / "run/bundle/config.yaml").read_text()
+    grey = ("train", "--data", "digits", *ARCHITECTURES["proggan"], "--channels", 3, "--steps", 1)
+    batches = (*flags, *ARCHITECTURES["proggan"], "--channels", 3, "--batch-sizes", 3, "--out", tmp_path / "b")
+    assert "batch_sizes must hold 2 sizes (4 to 8 px), got 1" in error_line(cli(*batches))
+    assert not (tmp_path / "b").exists(), "a folder that a run has would need --resume"
+    assert "digits: images have 1 channels; give --channels" in error_line(cli(*grey, "--out", tmp_path / "b"))
     assert "data_size must be in [1, inf], got 0" in error_line(cli(*flags, "--data-size", 0, "--out", tmp_path / "b"))
 
 

@@ -231,6 +231,19 @@ def test_real_images_are_averaged_and_fade_as_generated_ones_do():
     torch.testing.assert_close(averaged_to(odd, 8), odd.unfold(2, 3, 3).unfold(3, 3, 3).mean((4, 5)))
 
 
+def test_every_stage_averages_from_its_own_start(tmp_path):
+    """Of a stage that ends after one step, the average is 1 − decay of the way from the start to the end."""
+    model = tiny(8)
+    for phase in progressive(model, Images.of(pictures(model)), 1, ProgressiveConfig(**ONE_BATCH, ema_images=4)):
+        start, average = (phase.modules[name] for name in ("generator", "generator_ema"))
+        for a, b in zip(average.state_dict().values(), start.state_dict().values(), strict=True):
+            assert torch.equal(a, b), phase.name
+        before = {name: p.detach().clone() for name, p in start.named_parameters()}
+        run(iter([phase]), tmp_path, QUIET)
+        for name, p in average.named_parameters():
+            torch.testing.assert_close(p, (before[name] + dict(start.named_parameters())[name]) / 2)
+
+
 @pytest.mark.parametrize("loss", ["non-saturating", "wgan-gp"])
 def test_training_moves_every_weight_and_leaves_the_original(tmp_path, loss):
     model = tiny(8)
@@ -310,6 +323,23 @@ def test_stopped_in_the_midst_of_a_stage_it_ends_bit_for_bit_the_same(tmp_path, 
     assert [json.loads(line)["step"] for line in (tmp_path / "stopped/metrics.jsonl").read_text().splitlines()] == [
         json.loads(line)["step"] for line in (tmp_path / "whole/metrics.jsonl").read_text().splitlines()
     ]
+
+
+def test_the_last_stage_may_become_longer_while_it_has_not_ended(tmp_path, monkeypatch):
+    advance = loop_module.advance
+
+    def stopping(phase, optimizers, real, step, precision):
+        if (phase.name, step) == ("stable-8", 3):
+            raise KeyboardInterrupt
+        return advance(phase, optimizers, real, step, precision)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop_module, "advance", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny(8), tmp_path, steps=4)
+    train(tiny(8), tmp_path, steps=6)
+    last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert (last["phase"], last["step"]) == ("stable-8", 6)
 
 
 def test_other_stages_are_another_run(tmp_path):
