@@ -104,6 +104,8 @@ class Phase:
         settings: plain numbers and strings that decide the result beside all this, such as the weights of the losses.
         facts: plain numbers that the method found out on its way, for people to read: ``facts.json`` of the run.
         score: what its result is judged by while it is under way, or None.
+        schedule: called before every step, and before its data are read, with the share of the phase that lies behind,
+            in [0, 1): sets what changes on the way, in modules. None if nothing does.
     """
 
     name: str
@@ -117,6 +119,7 @@ class Phase:
     settings: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     score: Score | None = None
+    schedule: Callable[[float], None] | None = None
 
     def identity(self, seed: int, scoring: Mapping[str, Any]) -> dict[str, str]:
         """What must be the same for stored results of this phase to be its own; to be asked before it is trained.
@@ -289,6 +292,8 @@ def _run_phase(
         log.scores(start, scoring.start())
         for step in range(start, phase.steps):
             torch.manual_seed(stream_seed(config.seed, phase.name, step))
+            if phase.schedule is not None:
+                phase.schedule(step / phase.steps)
             real = phase.data.batch(order.indices(step)).to(device)
             log.step(step + 1, advance(phase, optimizers, real, step, precision))
             if step + 1 in scoring.due:

@@ -4,11 +4,13 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 from ..models.dcgan import DCGAN
+from ..models.proggan import ProgGAN
 from ..models.protocol import GenerativeModel
 from ..models.stylegan2 import StyleGAN2
 from ..models.vae import VAE
 from .adversarial import AdversarialConfig, Networks, adversarial_phase
 from .loop import Images, Phase
+from .progressive import ProgressiveConfig, progressive
 from .scoring import ModelScorer
 from .variational import VariationalConfig, variational_phase
 
@@ -49,6 +51,7 @@ def variational(
 PRETRAINING: dict[str, tuple[type, Callable[..., Phases]]] = {
     StyleGAN2.arch: (AdversarialConfig, adversarial),
     DCGAN.arch: (DCGANGame, adversarial),
+    ProgGAN.arch: (ProgressiveConfig, progressive),
     VAE.arch: (VariationalConfig, variational),
 }
 """Settings and phases by architecture; `models.registry.ARCHITECTURES` has the networks and their sizes."""
