@@ -28,10 +28,10 @@ Sizes, Recipe = TypeVar("Sizes"), TypeVar("Recipe")
 
 @dataclass(frozen=True, kw_only=True)
 class Train(Generic[Sizes, Recipe]):
-    """Train a StyleGAN2, a DCGAN, a ProgGAN or a VAE and write it as a bundle to OUT/bundle.
+    """Train a StyleGAN2, a DCGAN, a ProgGAN, a VAE or a VDVAE and write it as a bundle to OUT/bundle.
 
     Attributes:
-        arch: stylegan2, dcgan, proggan or vae; with --help, whose options to show.
+        arch: stylegan2, dcgan, proggan, vae or vdvae; with --help, whose options to show.
         data: mnist, digits, or a folder of images.
         data_size: height and width at which the data are read, to be resized to --size then; None reads them at --size.
             MNIST at 32 is digits in a margin of 2 pixels, at 64 in one of 18.

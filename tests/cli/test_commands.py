@@ -30,6 +30,10 @@ ARCHITECTURES = {
         *("--d-widths", 4, 4, 4, "--fade-images", 4, "--stable-images", 4),
     ),
     "vae": ("--arch", "vae", *SMALL, "--e-widths", 4, 4),
+    "vdvae": (
+        *("--arch", "vdvae", "--size", 16, "--encoder", "16d4,4d4,1x1", "--decoder", "1x1,4m1,16m4", "--width", 4),
+        *("--latent-channels-at", "16:0", "--mixtures", 2),
+    ),
 }
 LAST_PHASE = {"proggan": "stable-16"}
 UNLEARN = ("unlearn", "adapt-then-unlearn")
@@ -102,7 +106,9 @@ def test_train_another_architecture_interrupted_and_resumed_then_sample(cli, tmp
 
 def test_architectures_have_their_own_flags(cli, capsys, tmp_path):
     train = ("train", "--data", "digits", "--out", tmp_path / "run", "--steps", 1)
-    assert "--arch must be one of stylegan2, dcgan, proggan, vae, got 'vea'" in error_line(cli(*train, "--arch", "vea"))
+    assert "--arch must be one of stylegan2, dcgan, proggan, vae, vdvae, got 'vea'" in error_line(
+        cli(*train, "--arch", "vea")
+    )
     assert "unknown option '--style-dim'" in error_line(cli(*train, "--arch", "vae", "--style-dim", 4))
     assert "unknown option '--likelihood'" in error_line(cli(*train, "--likelihood", "gaussian"))
     assert "beta must be in [0, inf], got -1" in error_line(cli(*train, "--arch", "vae", "--beta", -1))
@@ -112,6 +118,7 @@ def test_architectures_have_their_own_flags(cli, capsys, tmp_path):
         ("dcgan", "--d-norm"),
         ("proggan", "--fade-images"),
         ("vae", "--likelihood"),
+        ("vdvae", "--free-nats"),
     ):
         with pytest.raises(SystemExit) as stop:
             cli("train", "--arch", arch, "--help")
