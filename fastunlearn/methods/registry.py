@@ -20,7 +20,7 @@ METHODS = {
 }
 
 LEAST_LABELS = 5
-"""Undesired images, and desired ones, that every method needs: fewer say more about chance than about what they show."""
+"""Undesired images, and desired ones, that every method needs: fewer say more about chance than about the images."""
 
 
 def require_discriminator(method: Method, model: GenerativeModel) -> None:
