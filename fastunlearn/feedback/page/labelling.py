@@ -141,7 +141,7 @@ class Labelling:
             return
         if self._state_of_file() != self._written:
             raise FastUnlearnError(
-                f"{self.path}: was changed by somebody else, perhaps by a second server; end one and start the other anew"
+                f"{self.path}: was changed by somebody else, perhaps by a second page; end one, start the other anew"
             )
         self.feedback(session).save(self.path)
         self.session, self._written = session, self._state_of_file()  # what could not be written did not happen

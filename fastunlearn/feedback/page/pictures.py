@@ -55,14 +55,12 @@ class Pictures:
         with self._changed:
             self._asked.append(place)
             self._changed.notify_all()
-            done = self._changed.wait_for(lambda: place in self._made or self._failure, PATIENCE)
+            self._changed.wait_for(lambda: place in self._made or self._failure, PATIENCE)
             self._asked.remove(place)
-            if self._failure:
-                raise self._failure
-            if not done:
-                raise FastUnlearnError(f"the generator took more than {PATIENCE} seconds for an image")
-            self._made.move_to_end(place)
-            return self._made[place]
+            if place in self._made:
+                self._made.move_to_end(place)
+                return self._made[place]
+            raise self._failure or FastUnlearnError(f"the generator took more than {PATIENCE} seconds for an image")
 
     def _work(self) -> None:
         while True:

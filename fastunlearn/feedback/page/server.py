@@ -76,7 +76,6 @@ class Page:
                 Rule("/", methods=["GET"], endpoint=self.page),
                 Rule("/image/<key>/<int:place>.png", methods=["GET"], endpoint=self.image),
             ],
-            merge_slashes=False,
         )
 
     def __call__(self, environ: dict[str, Any], start_response: Callable) -> Iterable[bytes]:
