@@ -123,6 +123,10 @@ class Tab:
         self.call("Page.navigate", url=url)
         self.browser.wait("Page.loadEventFired", self.session)
 
+    def front(self):
+        """Make it the window that is drawn: only that one has frames."""
+        self.call("Page.bringToFront")
+
     def reload(self):
         self.call("Page.reload")
         self.browser.wait("Page.loadEventFired", self.session)

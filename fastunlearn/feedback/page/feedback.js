@@ -216,8 +216,9 @@
   });
 
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, pre")) return;
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+    if (event.target.closest("input, pre") && !["n", "u"].includes(key)) return; // these know what to do with the others
     const held = event.repeat && ["n", "u", " ", "Enter"].includes(key); // a key held down does a thing once
     if (key.startsWith("Arrow") || key in edges) move(key);
     else if (key === "n" && !held) turn();
