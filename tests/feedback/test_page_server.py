@@ -209,6 +209,9 @@ def test_the_chart_is_there_from_ten_marks_on(page):
     chart = ask(page, "/chart").json
     assert sum(bin["marked"] for bin in chart["bins"]) == 10
     assert sum(bin["unmarked"] for bin in chart["bins"]) == 24
+    assert not chart["chosen"]
+    post(page, "/turn", page=1)
+    assert ask(page, "/chart").json["chosen"]
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_a_person_marks_is_interrupted_goes_on_and_trains(tab, server, serve, tm
     server.end(signal.SIGKILL)
     opened.click(".sample", 20)
     opened.wait("!document.querySelector('[data-alert]').hidden")
-    assert "The server does not answer, and the last click was not kept" in opened.run(
+    assert "The server does not answer, and what you did last was not kept" in opened.run(
         "document.querySelector('[data-alert]').innerText"
     )
     assert opened.run(PRESSED) == list(range(13))

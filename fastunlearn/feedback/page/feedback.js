@@ -26,7 +26,8 @@
     try {
       answer = await fetch(path, options);
     } catch {
-      throw new Refused("The server does not answer, and the last click was not kept. Start 'fastunlearn feedback' again and open the address that it prints.");
+      const lost = body === undefined ? "" : ", and what you did last was not kept";
+      throw new Refused(`The server does not answer${lost}. Start 'fastunlearn feedback' again and open the address that it prints.`);
     }
     if (answer.status === 403) throw new Refused("The server was started anew: open the address that it printed last.");
     const value = answer.headers.get("Content-Type")?.startsWith("application/json") ? await answer.json() : null;
@@ -159,7 +160,7 @@
     }));
     const { value, low, high } = chart.auc;
     const hundred = (share) => Math.round(100 * share);
-    find("[data-auc]").textContent = `Of 100 pairs of a marked and another image, the marked one lies further right in ${hundred(value)} (${hundred(low)} to ${hundred(high)}).`;
+    find("[data-auc]").textContent = `Of 100 pairs of a marked and another image, the marked one lies further right in ${hundred(value)} (${hundred(low)} to ${hundred(high)}).${chart.chosen ? " Uncertain ones were chosen: of all images it is more." : ""}`;
     find("[data-weak]").hidden = !chart.weak;
     find("[data-weak]").textContent = chart.weak ? sentence(chart.weak) : "";
   }

@@ -139,11 +139,14 @@ class Page:
         return _json(self._state())
 
     def chart(self, request: Request) -> Response:
-        """The histogram, or None while too little is marked."""
+        """The histogram, or None while too little is marked; the script asks for it after every change."""
         self._want()
         feedback = self.labelling.feedback()
         target = self.labelling.target(feedback)
-        return _json(None if target is None else histogram(feedback, target))
+        if target is None:
+            return _json(None)
+        shown = self.labelling.session.shown
+        return _json({**histogram(feedback, target), "chosen": shown != tuple(range(len(shown)))})
 
     def mark(self, request: Request) -> Response:
         """Mark an image, or take its mark back."""
@@ -154,7 +157,6 @@ class Page:
     def turn(self, request: Request) -> Response:
         """Go on to the next page."""
         self.labelling.turn(**_body(request, page=int))
-        self._want()
         return _json(self._state())
 
     def undo(self, request: Request) -> Response:
