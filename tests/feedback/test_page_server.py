@@ -127,6 +127,8 @@ def test_names_that_are_not_the_pages(page, host):
         ("LOCALHOST", "127.0.0.1", True),
         ("[::1]:9", "127.0.0.1", True),
         ("127.0.0.2", "127.0.0.1", False),
+        ("192.168.1.1", "127.0.0.1", False),
+        ("", "127.0.0.1", False),
         ("box.lan:9", "box.lan", True),
         ("other.lan:9", "box.lan", False),
         ("[fe80::1]:9", "[fe80::1]", True),

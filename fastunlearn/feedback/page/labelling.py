@@ -19,8 +19,12 @@ from .session import Order, Session
 FIRST = 10
 """Marked images from which on a direction is drawn, and asks for the next images."""
 
-POOL = 500
-"""Of so many latents, the next that were not shown, the most uncertain ones are shown."""
+POOL = 4
+"""Pages of latents, the next that were not shown, of which the most uncertain ones come first.
+
+So few, because this is an order and must not become a selection: of labels that all lie near the threshold the target
+vector is short and flags too much (CONTRIBUTING has figures). What is passed over comes soon after.
+"""
 
 
 class Stream:
@@ -164,7 +168,7 @@ class Labelling:
         with self._lock:
             session = self.session
             shown = set(session.shown)
-            pool = list(itertools.islice((i for i in itertools.count() if i not in shown), max(POOL, self.per_page)))
+            pool = list(itertools.islice((i for i in itertools.count() if i not in shown), POOL * self.per_page))
             target = None
             if session.order == "uncertain":
                 target = self.target(self.feedback(session.turned(())))

@@ -43,6 +43,9 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+WIDE, NARROW = 128, 96
+"""About so many pixels is an image large, on a screen and on a phone."""
+
 MOST_BYTES = 1000
 """Of a request's body; ours have some dozens."""
 
@@ -63,8 +66,17 @@ class Page:
         self.pictures = Pictures(labelling.model, labelling.stream)
         self._want()
         self._key = f"{labelling.generator_sha256[:16]}-{labelling.session.seed}"
+        self.side = max(labelling.model.image_shape[1:])
         self._html = environment(HERE).get_template("feedback.html")
-        self._facts = {"gan": gan, "path": labelling.path, "command": command, "first": FIRST, "token": token}
+        self._facts = {
+            "gan": gan,
+            "path": labelling.path,
+            "command": command,
+            "token": token,
+            "key": self._key,
+            "first": FIRST,
+            "enlarged": tile(self.side, WIDE) > self.side,
+        }
         self._routes = Map(
             [
                 *(Rule(f"/{name}", methods=["GET"], endpoint=getattr(self, name)) for name in ("state", "chart")),
@@ -115,9 +127,7 @@ class Page:
 
     def page(self, request: Request) -> Response:
         """The page itself."""
-        channels, height, width = self.labelling.model.image_shape
-        html = self._html.render(**self._facts, key=self._key, height=height, width=width, channels=channels)
-        return Response(html, mimetype="text/html")
+        return Response(self._html.render(**self._facts), mimetype="text/html")
 
     def file(self, request: Request) -> Response:
         """A style or a script."""
@@ -190,8 +200,7 @@ class Page:
 
 def _own_style(page: Page) -> str:
     """The style, with the size of an image: a whole multiple of its pixels, so that small ones stay sharp."""
-    side = max(page.labelling.model.image_shape[1:])
-    wide, narrow = tile(side, 128), tile(side, 96)
+    wide, narrow = tile(page.side, WIDE), tile(page.side, NARROW)
     sizes = f":root{{--tile:{wide}px}}@media (max-width:44rem){{:root{{--tile:{narrow}px}}}}\n"
     return stylesheet() + (HERE / "feedback.css").read_text(encoding="utf-8") + sizes
 
