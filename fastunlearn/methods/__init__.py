@@ -3,7 +3,7 @@
 from .adapt_then_unlearn import AdaptConfig, AdaptThenUnlearn, AdaptThenUnlearnConfig
 from .extrapolation import Extrapolation, ExtrapolationConfig
 from .feature_unlearn import FeatureUnlearn, FeatureUnlearnConfig
-from .registry import METHODS, Method, require_discriminator, unlearn
+from .registry import METHODS, Method, check_feedback, require_discriminator, unlearn
 
 __all__ = [
     "METHODS",
@@ -15,6 +15,7 @@ __all__ = [
     "FeatureUnlearn",
     "FeatureUnlearnConfig",
     "Method",
+    "check_feedback",
     "require_discriminator",
     "unlearn",
 ]
