@@ -1,10 +1,13 @@
+import dataclasses
 import json
 
 import pytest
 import torch
 
 from fastunlearn.bundle import Bundle, load, save_bundle
+from fastunlearn.data import load_digits
 from fastunlearn.feedback import Feedback, Simulator
+from fastunlearn.metrics import FEATURES
 from fastunlearn.models.vae import VAE, VAEConfig
 
 SHORT = ("--steps", 2, "--batch-size", 4, "--no-progress", "--grid-every", 0)
@@ -56,6 +59,31 @@ def test_the_second_run_starts_from_the_first(vae, cli, tmp_path):
     code, _, err = cli(*again, "--feedback", tmp_path / "f.safetensors")
     assert code == 2
     assert "labels images of generator" in err
+
+
+def test_fine_tuning_on_real_images_without_the_feature(vae, cli, tmp_path):
+    """The feedback says what is measured and from where on, the data set has the images."""
+    pytest.importorskip("sklearn")
+    left, out = tmp_path / "left.safetensors", tmp_path / "run"
+    simulate(cli, vae, left)
+    flags = ("unlearn", "fine-tune", "--gan", vae, "--feedback", left, "--curated", "digits", "--out", out)
+    short = ("--steps", 3, "--recipe", "batch_size", 8, "lr", 0.01, "--no-progress", "--grid-every", 0)
+    result = cli(*flags, *short)
+    assert result[0] == 0, result
+    used, values = (
+        Feedback.load(out / "feedback.safetensors"),
+        FEATURES["left-slant"](load_digits(size=16).batch(slice(None))),
+    )
+    assert used.simulator == Feedback.load(left).simulator
+    assert torch.equal(used.label == 1, values >= used.simulator.threshold)
+    assert Bundle(out / "bundle").config["unlearned"]["method"]["fine-tune"]["recipe"] == {"batch_size": 8, "lr": 0.01}
+    weights = (out / "bundle/generator.safetensors").read_bytes()
+    assert cli(*flags, *short, "--resume")[0] == 0
+    assert (out / "bundle/generator.safetensors").read_bytes() == weights
+    by_person = dataclasses.replace(Feedback.load(left), source="person", simulator=None)
+    by_person.save(tmp_path / "mine")
+    flags = ("unlearn", "fine-tune", "--gan", vae, "--feedback", tmp_path / "mine", "--curated", "digits", "--out")
+    assert "by a measured feature only, this is by a person; give --forget CLASS" in cli(*flags, tmp_path / "2")[2]
 
 
 def test_a_classifier_labels(gan, cli, tmp_path):
