@@ -6,7 +6,10 @@ import torch
 
 from fastunlearn.bundle import Bundle, load, save_bundle
 from fastunlearn.data import load_digits
-from fastunlearn.feedback import Feedback, Simulator
+from fastunlearn.evaluation import Report
+from fastunlearn.evaluation.subject import MeasuredFeature
+from fastunlearn.feedback import Feedback, Simulator, generator_sha256
+from fastunlearn.feedback.latents import latent_batches
 from fastunlearn.metrics import FEATURES
 from fastunlearn.models.vae import VAE, VAEConfig
 
@@ -110,10 +113,41 @@ def test_refusals(vae, gan, cli, tmp_path):
         flags = ("--simulate", "morphology", "--feature", "left-slant", "--n", 40, "--seed", seed, "--no-progress")
         assert cli("feedback", "--gan", gan / "bundle", *flags, "--out", tmp_path / name)[0] == 0
     assert "extrapolation takes one feedback, got 2" in cli(*two, "--feedback", tmp_path / "a", tmp_path / "b")[2]
-    assert "forgot what a feedback file marks" in evaluate_without_class(cli, vae, tmp_path)
+    assert "its feedback measured nothing; give --feature and --threshold" in evaluate_by_a_person(cli, vae, tmp_path)
 
 
-def evaluate_without_class(cli, vae, tmp_path):
-    folder = tmp_path / "done"
-    save_bundle(load(vae), folder / "bundle", {"unlearned": {"forget": None, "base": str(vae)}})
+def evaluate_by_a_person(cli, vae, tmp_path):
+    folder, model = tmp_path / "done", load(vae)
+    facts = {"forget": None, "base": str(vae), "base_sha256": generator_sha256(model)}
+    save_bundle(model, folder / "bundle", {"unlearned": facts})
+    z, labels = model.sample_latents(8), torch.arange(8, dtype=torch.int8) % 2
+    by_person = Feedback(z, torch.arange(8), labels, None, generator_sha256(model), "person")
+    by_person.save(folder / "feedback.safetensors")
     return cli("evaluate", folder)[2]
+
+
+def test_evaluate_a_feature(vae, gan, cli, tmp_path):
+    files = [tmp_path / "left.safetensors", tmp_path / "right.safetensors"]
+    simulate(cli, vae, files[0])
+    simulate(cli, vae, files[1], "right-slant", seed=1)
+    run = tmp_path / "run"
+    assert cli("unlearn", "feature-unlearn", "--gan", vae, *SHORT, "--feedback", *files, "--out", run)[0] == 0
+    flags = ("evaluate", run, "--n", 300, "--classifier", gan / "with_features.pt", "--no-progress")
+    code, out, err = cli(*flags)
+    assert code == 0, err
+    assert "Forgetting left-slant: 300 latents" in out
+    report = Report.load(run / "report.json")
+    threshold = Feedback.load(files[0]).simulator.threshold
+    assert report.feature == MeasuredFeature("left-slant", threshold)
+    images = load(vae).generate(torch.cat([z for z, _ in latent_batches(load(vae), 0, "report", 300)]))
+    assert report.classifier.n_before == (FEATURES["left-slant"](images) >= threshold).sum()
+    assert report.separation is not None
+    for name in ("report.html", "before_after.png", "histogram.png"):
+        assert (run / name).stat().st_size > 1000
+    assert cli(*flags, "--feature", "right-slant")[0] == 0
+    second = Report.load(run / "report.json")
+    assert second.feature == MeasuredFeature("right-slant", Feedback.load(files[1]).simulator.threshold)
+    assert second.separation != report.separation  # by the feedback that is about it
+    assert cli(*flags, "--feature", "right-slant", "--threshold", 0.01)[0] == 0
+    assert Report.load(run / "report.json").feature.threshold == 0.01
+    assert "feedback is not about thickness" in cli(*flags, "--feature", "thickness")[2]
