@@ -33,17 +33,35 @@ def curated_feedback(dataset: ImageDataset, forget: int, n: int | None = None, s
     return _labelled(dataset, dataset.labels == forget)
 
 
-def curated_by_feature(dataset: ImageDataset, feature: str, threshold: float, *, progress: bool = False) -> Feedback:
+def curated_by_feature(
+    dataset: ImageDataset,
+    feature: str,
+    threshold: float,
+    *,
+    values: Tensor | None = None,
+    progress: bool = False,
+) -> Feedback:
     """Images whose measure reaches a threshold are undesired, all others desired, those without a measure too.
 
     Args:
         dataset: grey images.
         feature: a name in `metrics.FEATURES`.
         threshold: such as the `simulator.threshold` of feedback about a generator of such images.
+        values: [n] measures of the images, from `measure`; None measures them.
         progress: show a progress bar.
 
     Raises:
         FastUnlearnError: an unknown feature, colour images, scikit-image is missing, or none of one of the two labels.
+    """
+    values = measure(dataset, feature, progress=progress) if values is None else values
+    return _labelled(dataset, values >= threshold, Simulator(feature, threshold))
+
+
+def measure(dataset: ImageDataset, feature: str, *, progress: bool = False) -> Tensor:
+    """[n] float64, how much each image shows of a feature; NaN where that cannot be measured.
+
+    Raises:
+        FastUnlearnError: an unknown feature, colour images, or scikit-image is missing.
     """
     if feature not in FEATURES:
         raise FastUnlearnError(f"feature must be one of {', '.join(FEATURES)}, got '{feature}'")
@@ -56,7 +74,7 @@ def curated_by_feature(dataset: ImageDataset, feature: str, threshold: float, *,
         for part in torch.arange(len(dataset)).split(AT_ONCE):
             values.append(FEATURES[feature](dataset.batch(part)))
             bar.update(len(part))
-    return _labelled(dataset, torch.cat(values) >= threshold, Simulator(feature, threshold))
+    return torch.cat(values)
 
 
 def _labelled(dataset: ImageDataset, undesired: Tensor, simulator: Simulator | None = None) -> Feedback:
