@@ -3,7 +3,8 @@
 from .adapt_then_unlearn import AdaptConfig, AdaptThenUnlearn, AdaptThenUnlearnConfig
 from .extrapolation import Extrapolation, ExtrapolationConfig
 from .feature_unlearn import FeatureUnlearn, FeatureUnlearnConfig
-from .registry import METHODS, Method, require_discriminator, unlearn
+from .fine_tune import FineTune, FineTuneConfig
+from .registry import METHODS, Method, check_feedback, require_discriminator, unlearn
 
 __all__ = [
     "METHODS",
@@ -14,7 +15,10 @@ __all__ = [
     "ExtrapolationConfig",
     "FeatureUnlearn",
     "FeatureUnlearnConfig",
+    "FineTune",
+    "FineTuneConfig",
     "Method",
+    "check_feedback",
     "require_discriminator",
     "unlearn",
 ]
