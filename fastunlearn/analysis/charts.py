@@ -32,7 +32,8 @@ def curves(title: str, rows: Rows, x: str, label: str, path: Path) -> None:
         ax.plot(at, values, "o-", color=AFTER, label="unlearned")
         if key == "target_ratio":
             ax.vlines(at, [row["low"] for row in trials], [row["high"] for row in trials], color=AFTER)
-        ax.set_ylim(bottom=0)
+        ax.set_ylim(0, 1.15 * max(original[key], *values))
+        ax.set_xticks(at)
         ax.set_xlabel(label, color=INK)
         ax.set_ylabel(AXES[key], color=INK)
         quiet(ax)
