@@ -32,7 +32,8 @@ def curves(title: str, rows: Rows, x: str, label: str, path: Path) -> None:
         ax.plot(at, values, "o-", color=AFTER, label="unlearned")
         if key == "target_ratio":
             ax.vlines(at, [row["low"] for row in trials], [row["high"] for row in trials], color=AFTER)
-        ax.set_ylim(bottom=0)
+        ax.set_ylim(0, 1.15 * max(original[key], *values))
+        ax.set_xticks(at)
         ax.set_xlabel(label, color=INK)
         ax.set_ylabel(AXES[key], color=INK)
         quiet(ax)
@@ -49,9 +50,9 @@ def bars(title: str, rows: Rows, path: Path) -> None:
             ax.barh(y, row[key], 0.62, color=AFTER if y else BEFORE)
             if key == "target_ratio":
                 ax.hlines(y, row["low"], row["high"], color=INK, linewidth=1)
-            ax.annotate(
-                f"{row[key]:.3g}", (row[key], y), (9, 0), textcoords="offset points", va="center", color=INK, fontsize=9
-            )
+            end = row["high"] if key == "target_ratio" else row[key]
+            text = f"{row[key]:.3g}"
+            ax.annotate(text, (end, y), (6, 0), textcoords="offset points", va="center", color=INK, fontsize=9)
         ax.set_yticks(range(len(rows)), [row["name"] if not column else "" for row in rows])
         ax.invert_yaxis()
         ax.set_xmargin(0.2)

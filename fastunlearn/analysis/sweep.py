@@ -1,5 +1,7 @@
 """Several methods on several seeds: each is trained once, all are judged alike."""
 
+import hashlib
+import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -8,18 +10,18 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ..config import to_dict
 from ..evaluation.judges import Judges
 from ..evaluation.observation import Observation, observe
 from ..evaluation.report import Report
 from ..evaluation.subject import MeasuredFeature
 from ..evaluation.suite import check, compare
-from ..feedback import Feedback
+from ..feedback import Feedback, generator_sha256
 from ..feedback.latents import Purpose
 from ..methods import Method, unlearn
 from ..metrics import FEATURES, wilson_interval
 from ..models.protocol import GenerativeModel
 from ..training.loop import LoopConfig
-from ..training.run_state import read_seconds
 
 ORIGINAL = "original"
 
@@ -88,7 +90,7 @@ class Sweep:
 
     def report(self, trial: Trial, place: int) -> Report:
         """Of one run, which is made if there is none."""
-        folder = self.folder(trial.name, place)
+        folder = self.folder(trial, place)
         path = folder / "report.json"
         if not path.exists():
             loop = replace(self.loop, seed=self.seeds[place], progress=False, grid_every=0)
@@ -98,9 +100,19 @@ class Sweep:
             compare(original, seen, self.judges, self.feature(place), feedback=self.feedback[place]).save(path)
         return Report.load(path)
 
-    def folder(self, name: str, place: int) -> Path:
-        """Of one run."""
-        return self.out / "runs" / f"{name.replace(' ', '-')}-{place}-seed-{self.seeds[place]}"
+    def folder(self, trial: Trial, place: int) -> Path:
+        """Of one run; another one as soon as anything is other that decides its report."""
+        decides = {
+            "method": to_dict(trial.method.config),
+            "generator": generator_sha256(self.model),
+            "feedback": self.feedback[place].sha256(),
+            "feature": to_dict(self.feature(place)),
+            "judges": self.judges.sha256(),
+            "latents": [self.n, self.purpose],
+            "loop": to_dict(replace(self.loop, seed=0, progress=False)),
+        }
+        digest = hashlib.blake2b(json.dumps(decides, sort_keys=True).encode(), digest_size=4).hexdigest()
+        return self.out / "runs" / f"{trial.name.replace(' ', '-')}-seed-{self.seeds[place]}-{digest}"
 
     def original(self, place: int) -> Observation:
         """The model's own images, looked at once."""
@@ -113,10 +125,6 @@ class Sweep:
         return observe(
             model, self.judges, n=self.n, seed=self.seeds[place], purpose=self.purpose, measures=tuple(FEATURES)
         )
-
-    def seconds(self, name: str) -> list[float | None]:
-        """That each run of a trial took to train."""
-        return [read_seconds(self.folder(name, place)) for place in range(len(self.seeds))]
 
 
 def summary(reports: Mapping[str, Sequence[Report]]) -> list[dict[str, Any]]:

@@ -55,9 +55,7 @@ def test_alpha_for_two_seeds_resumed(folder, cli, tmp_path):
     table, found = record(tmp_path, "alpha")
     assert [row[0] for row in table] == ["", "original", "alpha 1", "alpha 2.5"]
     assert [row["alpha"] for row in found["rows"]] == [None, 1.0, 2.5]
-    reports = [
-        Report.load(tmp_path / f"runs/alpha-2.5-{place}-seed-{seed}/report.json") for place, seed in ((0, 0), (1, 3))
-    ]
+    reports = [Report.load(next(tmp_path.glob(f"runs/alpha-2.5-seed-{seed}-*/report.json"))) for seed in (0, 3)]
     assert [report.seed for report in reports] == [0, 3]
     last = found["rows"][2]
     counts = [report.classifier.n_after for report in reports]
@@ -75,10 +73,10 @@ def test_alpha_for_two_seeds_resumed(folder, cli, tmp_path):
     assert "alpha 2.5" in out
 
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/report.json")}
-    (tmp_path / "runs/alpha-1-0-seed-0/report.json").unlink()  # as if it had been stopped in between
+    next(tmp_path.glob("runs/alpha-1-seed-0-*/report.json")).unlink()  # as if it had been stopped in between
     assert analyse(cli, folder, "alpha", tmp_path, *flags, "--resume")[0] == 0
     again = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/report.json")}
-    assert [path.parent.name for path in before if before[path] != again[path]] == ["alpha-1-0-seed-0"]
+    assert [path.parent.name[:14] for path in before if before[path] != again[path]] == ["alpha-1-seed-0"]
     assert record(tmp_path, "alpha")[1]["rows"] == found["rows"]
     assert "cannot resume with n = 200" in analyse(cli, folder, "alpha", tmp_path, *flags, "--resume", "--n", 200)[2]
     assert "holds a run already" in analyse(cli, folder, "alpha", tmp_path, *flags)[2]
@@ -95,7 +93,7 @@ def test_ablation_beside_the_baseline(folder, cli, tmp_path):
     assert found["settings"]["fine-tune"]["steps"] == 2
     runs = tmp_path / "ablation/runs"
     terms = [
-        set(json.loads((runs / f"{name}-0-seed-0/metrics.jsonl").read_text().splitlines()[-1]))
+        set(json.loads(next(runs.glob(f"{name}-seed-0-*/metrics.jsonl")).read_text().splitlines()[-1]))
         for name in ("unlearning", "with-reconstruction", "with-perception-too")
     ]
     assert [len(names) for names in terms] == [3, 4, 5]  # phase and step among them
@@ -124,7 +122,7 @@ def test_auc_of_several_files(folder, cli, tmp_path):
     _, found = record(tmp_path, "auc")
     assert [row["name"] for row in found["rows"]] == ["left-slant, seed 4", "left-slant, seed 5"]
     for row in found["rows"]:
-        assert 0 < row["low"] < row["value"] < row["high"] < 1
+        assert 0.5 < row["low"] <= row["value"] <= row["high"] <= 1
         assert row["n_positive"] + row["n_negative"] == N
     assert not (tmp_path / "runs").exists()
 
