@@ -211,6 +211,8 @@ def test_values_are_captured_while_drawing_and_replayed_bit_for_bit():
 
 def test_the_other_kind_of_latents_has_the_same_networks():
     model = tiny()
+    with torch.no_grad():
+        model.generator.starts["1"] += 1  # of the average alone people draw
     other = model.with_latents("values")
     eps = model.sample_latents(4, torch.Generator().manual_seed(1))
     z = other.sample_latents(4, torch.Generator().manual_seed(1))
@@ -339,9 +341,9 @@ def test_the_average_is_one():
 
 @pytest.mark.parametrize("latents", ["noise", "values"])
 def test_stopped_and_resumed_it_ends_bit_for_bit_the_same(tmp_path, monkeypatch, latents):
-    whole = train(tiny(latents=latents), tmp_path / "whole", skip=0.9)
+    whole = train(tiny(latents=latents), tmp_path / "whole", skip=2.93)
     rows = [json.loads(line) for line in (tmp_path / "whole/metrics.jsonl").read_text().splitlines()]
-    assert rows[1]["vdvae/skipped"] > 0, "a count from before the stop"
+    assert 0 < rows[1]["vdvae/skipped"] <= rows[-1]["vdvae/skipped"] < 6, "a count from before the stop"
 
     def stopping(phase, optimizers, real, step, precision):
         if step == 5:
@@ -350,14 +352,16 @@ def test_stopped_and_resumed_it_ends_bit_for_bit_the_same(tmp_path, monkeypatch,
 
     monkeypatch.setattr(loop_module, "advance", stopping)
     with pytest.raises(KeyboardInterrupt):
-        train(tiny(latents=latents), tmp_path / "stopped", skip=0.9)
+        train(tiny(latents=latents), tmp_path / "stopped", skip=2.93)
     monkeypatch.setattr(loop_module, "advance", advance)
-    resumed = train(tiny(latents=latents), tmp_path / "stopped", skip=0.9)
+    resumed = train(tiny(latents=latents), tmp_path / "stopped", skip=2.93)
     for name, network in whole.modules().items():
         assert state_sha256(network.state_dict()) == state_sha256(resumed.modules()[name].state_dict()), name
     metrics = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("whole", "stopped")]
     assert metrics[0] == metrics[1]
     assert torch.equal(*(each.sample_latents(3, torch.Generator().manual_seed(0)) for each in (whole, resumed)))
+    if latents == "values":
+        assert state_sha256(whole.sampler.state_dict()) == generator_sha256(whole), "the prior that learned draws"
 
 
 def test_long_gradients_are_clipped_and_longer_ones_skipped():
