@@ -2,7 +2,7 @@
 
 Stages are phases of the one training loop: 4 px; then for 8, 16, … px one in which the new layers fade in and one in
 which they stay. Each starts its optimisers afresh, as the paper's code does, and the average: layers that were new when it was
-taken lag behind the alpha by which they count.
+was taken lag behind the alpha by which they count.
 """
 
 import math
