@@ -1,7 +1,7 @@
 """Progressive growing (Karras et al. 2018, arXiv 1710.10196): the adversarial game in stages, a resolution at a time.
 
 Stages are phases of the one training loop: 4 px; then for 8, 16, … px one in which the new layers fade in and one in
-which they stay. Each starts its optimisers afresh, as the paper's code does, and the average: layers that were new
+which they stay. Each starts its optimisers afresh, as the paper's code does, and the average too: layers that were new
 when it was taken lag behind the alpha by which they count.
 """
 
