@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import FastUnlearnError
+from .analyse import Analyse
 from .apply import Apply
 from .compare import Compare
 from .convert import Convert
@@ -28,6 +29,7 @@ COMMANDS = {
     "unlearn": Unlearn,
     "evaluate": Evaluate,
     "compare": Compare,
+    "analyse": Analyse,
     "fid": Fid,
     "delta": Delta,
     "apply": Apply,

@@ -13,13 +13,16 @@ from ..config import require_range
 from ..errors import FastUnlearnError
 from ..evaluation import Judges, before_after, caption, evaluate, find_pairs, histogram, summary_table
 from ..evaluation.page import write_report
-from ..feedback import generator_sha256
+from ..evaluation.subject import HasFeature, MeasuredFeature
+from ..feedback import Feedback, generator_sha256
 from ..models.classifiers import load_classifier
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
     """Compare a run's unlearned bundle with the one it came from: report.html, report.json and pictures.
+
+    What a run forgot without --forget is a measured feature, as its feedback says.
 
     Attributes:
         folder: of an `unlearn` run.
@@ -33,6 +36,8 @@ class Evaluate:
             and coverage.
         attributes: NAME FILE pairs: classifiers, with the logits (without, with), of what else should stay.
         identity: TorchScript face embedder, for the identity drift.
+        feature: measured feature to judge by; None takes that of the run's first feedback.
+        threshold: from where on images have it; None takes that of the feedback about it.
         progress: whether to show progress bars.
     """
 
@@ -45,6 +50,8 @@ class Evaluate:
     data: str | None = None
     attributes: dict[str, Path] = field(default_factory=dict)
     identity: Path | None = None
+    feature: str | None = None
+    threshold: float | None = None
     progress: bool = True
 
     def __post_init__(self) -> None:
@@ -58,9 +65,8 @@ class Evaluate:
         facts = after.config.get("unlearned")
         if facts is None:
             raise FastUnlearnError(f"{self.folder}: holds a trained bundle, not an unlearned one")
-        if facts["forget"] is None:
-            raise FastUnlearnError(f"{self.folder}: forgot what a feedback file marks, no class that could be counted")
-        forget, base = int(facts["forget"]), Bundle(facts["base"])
+        forget = self.subject() if facts["forget"] is None else int(facts["forget"])
+        base = Bundle(facts["base"])
         original, unlearned = base.model(), after.model()
         if generator_sha256(original) != facts["base_sha256"]:
             raise FastUnlearnError(f"{base.folder}: has other weights than when {self.folder} started from it")
@@ -84,11 +90,31 @@ class Evaluate:
         )
         report.save(self.folder / "report.json")
         histogram(report, self.folder / "histogram.png")
-        pairs = find_pairs(original, unlearned, judges.classifier, seed=self.seed, purpose=self.purpose)
-        before_after(pairs, forget, self.folder / "before_after.png", caption(report))
+        if isinstance(forget, int):
+            pairs = find_pairs(original, unlearned, judges.classifier, seed=self.seed, purpose=self.purpose)
+            before_after(pairs, forget, self.folder / "before_after.png", caption(report))
+        else:
+            pairs = find_pairs(original, unlearned, HasFeature(forget), seed=self.seed, purpose=self.purpose)
+            before_after(pairs, 1, self.folder / "before_after.png", caption(report), forget.name)
         page = write_report(self.folder, report.to_dict(), pairs)
         print(summary_table(report))
         print(f"\n{page}\n{self.folder / 'before_after.png'}\n{self.folder / 'report.json'}")
+
+    def subject(self) -> MeasuredFeature:
+        """The feature asked for, or that of the run's feedback.
+
+        Raises:
+            FastUnlearnError: the feedback does not say what was measured; a person labelled, or a classifier.
+        """
+        if self.feature is not None and self.threshold is not None:
+            return MeasuredFeature(self.feature, self.threshold)
+        feedback = [Feedback.load(path) for path in sorted(self.folder.glob("feedback*.safetensors"))]
+        measured = [feature for each in feedback if (feature := MeasuredFeature.of(each))]
+        found = [feature for feature in measured if self.feature in (None, feature.name)]
+        if not found:
+            about = f"is not about {self.feature}" if measured else "measured nothing"
+            raise FastUnlearnError(f"{self.folder}: its feedback {about}; give --feature and --threshold")
+        return found[0] if self.threshold is None else replace(found[0], threshold=self.threshold)
 
 
 def finished_bundle(path: Path) -> Bundle:

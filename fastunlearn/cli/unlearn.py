@@ -2,7 +2,7 @@
 
 import argparse
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -13,7 +13,7 @@ from ..bundle import Bundle, save_bundle
 from ..config import from_dict, read_yaml, require_range, to_dict
 from ..errors import FastUnlearnError
 from ..evaluation.scorer import Scorer, describe
-from ..feedback import Feedback, curated_feedback, generator_sha256, label_with_classifier
+from ..feedback import Feedback, curated_by_feature, curated_feedback, generator_sha256, label_with_classifier
 from ..methods import METHODS, check_feedback, require_discriminator, unlearn
 from ..models.classifiers import class_logits, load_classifier
 from ..models.protocol import GenerativeModel
@@ -33,7 +33,8 @@ class FeedbackConfig:
         feedback: stored feedback files, several for several features at once; without one the classifier labels fresh
             samples.
         classifier: TorchScript or safetensors classifier; None takes the bundle's.
-        curated: name or folder of a labelled dataset whose real images take the place of generated ones.
+        curated: name or folder of a dataset whose real images take the place of generated ones: undesired are those of
+            the class, or those with the measured feature that the feedback file is about.
         n_feedback: generated images to label.
         min_undesired: label on until so many undesired ones are found.
     """
@@ -103,7 +104,7 @@ class Unlearn(Generic[MethodConfig]):
 
     def run(self) -> None:
         """Do it."""
-        if self.forget is None and (self.source.curated is not None or not self.source.feedback):
+        if self.forget is None and not self.source.feedback:
             raise FastUnlearnError("unlearn: give --forget CLASS, or --feedback FILE that says what is undesired")
         bundle = Bundle(self.gan)
         method = next(make(self.method) for make, kind in METHODS.values() if isinstance(self.method, kind))
@@ -155,7 +156,9 @@ class Unlearn(Generic[MethodConfig]):
         if self.source.curated is not None:
             channels, size, _ = model.image_shape
             dataset = data.load(self.source.curated, size=size, channels=channels)
-            return [curated_feedback(dataset, self.forget)]
+            if self.forget is not None:
+                return [curated_feedback(dataset, self.forget)]
+            return [self.curated(dataset, Feedback.load(path), model) for path in self.source.feedback]
         if self.source.feedback:
             return [Feedback.load(path) for path in self.source.feedback]
         return [
@@ -169,6 +172,20 @@ class Unlearn(Generic[MethodConfig]):
                 progress=self.loop.progress,
             )
         ]
+
+    def curated(self, dataset: data.ImageDataset, like: Feedback, model: GenerativeModel) -> Feedback:
+        """Real images, labelled as the simulator labelled the generator's.
+
+        Raises:
+            FastUnlearnError: the file does not say what was measured, or is about another generator.
+        """
+        like.check_model(model)
+        if like.simulator is None or like.simulator.threshold is None:
+            raise FastUnlearnError(
+                f"{like.origin}: {self.source.curated} can be labelled like feedback by a measured feature only, this "
+                f"is by a {like.source}; give --forget CLASS"
+            )
+        return curated_by_feature(dataset, *astuple(like.simulator), progress=self.loop.progress)
 
     def scorer(self, bundle: Bundle) -> Scorer | None:
         """Judges the run under way: the bundle's judges, or a classifier of one's own alone; None without either."""

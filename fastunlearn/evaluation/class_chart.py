@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from . import subject
 from .report import SHARE_BOUNDS, Report
 from .style import AFTER, BEFORE, FORGET, INK, TINT, new_figure, quiet, save_figure
 
@@ -16,7 +17,8 @@ def histogram(report: Report, path: str | Path) -> None:
     Raises:
         FastUnlearnError: the file could not be written.
     """
-    figure = new_figure(f"Classes before and after forgetting {report.forget}", 9, 5)
+    name = report.forget if report.feature is None else subject.title(report.feature)
+    figure = new_figure(f"Classes before and after forgetting {name}", 9, 5)
     shares, ratios = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1.2])
     low, high = SHARE_BOUNDS
     ratios.axhspan(low, high, color=TINT, linewidth=0)
@@ -45,7 +47,8 @@ def histogram(report: Report, path: str | Path) -> None:
     for ax in (shares, ratios):
         quiet(ax)
         ax.tick_params(axis="x", length=0)
-    ratios.get_xticklabels()[report.forget].set(color=FORGET, fontweight="bold")
+    if report.forget is not None:
+        ratios.get_xticklabels()[report.forget].set(color=FORGET, fontweight="bold")
     ratios.set_xlabel(
         f"class ({report.n:,} images; band: a remaining class keeps {low:g} to {high:g} times its share)", color=INK
     )

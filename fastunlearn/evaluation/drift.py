@@ -10,13 +10,14 @@ from ..models.classifiers import embeddings
 from .judges import Judges
 from .observation import Observation
 from .report import Drift, NotMeasured
+from .subject import Subject
 
 
 def drifts(
-    before: Observation, after: Observation, judges: Judges, forget: int
+    before: Observation, after: Observation, judges: Judges, forget: Subject
 ) -> tuple[tuple[Drift, ...], tuple[NotMeasured, ...]]:
     """Every drift that can be measured, and the others with the reason."""
-    kept = before.classes != forget
+    kept = ~before.shows(forget)
     images = [seen.images()[kept[: len(seen.pictures)]] for seen in (before, after)]
     measures: dict[str, Callable[[], Tensor]] = {
         "feature-cosine": lambda: _feature_drift(before, after, kept),

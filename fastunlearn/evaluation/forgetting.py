@@ -9,6 +9,7 @@ from ..errors import FastUnlearnError
 from ..feedback.session import Feedback
 from ..metrics import (
     ClassifierError,
+    PercentageUnlearned,
     corrected_percentage_unlearned,
     corrected_share_interval,
     percentage_unlearned,
@@ -17,26 +18,20 @@ from ..metrics import (
 )
 from .observation import Observation
 from .report import Estimate, Forgetting, RetFid, Separation
+from .subject import Subject
 
 
 def forgetting(before: Tensor, after: Tensor, forget: int, errors: ClassifierError | None) -> Forgetting:
     """One classifier's classes [n] of the same latents, and what its own errors say about them."""
     pul = percentage_unlearned(before == forget, after == forget)
-    found = Forgetting(
-        pul=pul.value,
-        pul_interval=(pul.low, pul.high),
-        n_before=pul.n_before,
-        n_after=pul.n_after,
-        share_before=wilson_interval(pul.n_before, pul.n),
-        share_after=wilson_interval(pul.n_after, pul.n),
-    )
+    found = _counts(pul)
     if errors is None:
         return found
     others = np.delete(errors.confusion, forget, axis=0)
     false_positives = float(errors.false_positive_rate[forget])
     false_negatives = float(errors.false_negative_rate[forget])
     corrected = [
-        Estimate(*corrected_share_interval(count, pul.n, errors, forget)) for count in (pul.n_before, pul.n_after)
+        Estimate(*corrected_share_interval(count, pul.n, errors, forget)) for count in (found.n_before, found.n_after)
     ]
     return dataclasses.replace(
         found,
@@ -49,7 +44,23 @@ def forgetting(before: Tensor, after: Tensor, forget: int, errors: ClassifierErr
     )
 
 
-def ret_fid(before: Observation, after: Observation, retrained: Observation | None, forget: int) -> RetFid:
+def feature_forgetting(before: Tensor, after: Tensor) -> Forgetting:
+    """Booleans [n] of the same latents: which images have the feature."""
+    return _counts(percentage_unlearned(before, after))
+
+
+def _counts(pul: PercentageUnlearned) -> Forgetting:
+    return Forgetting(
+        pul=pul.value,
+        pul_interval=(pul.low, pul.high),
+        n_before=pul.n_before,
+        n_after=pul.n_after,
+        share_before=wilson_interval(pul.n_before, pul.n),
+        share_after=wilson_interval(pul.n_after, pul.n),
+    )
+
+
+def ret_fid(before: Observation, after: Observation, retrained: Observation | None, forget: Subject) -> RetFid:
     """Distance to the generator that never saw the class.
 
     Raises:
@@ -62,12 +73,12 @@ def ret_fid(before: Observation, after: Observation, retrained: Observation | No
         value=after.statistics.distance(retrained.statistics),
         original=before.statistics.distance(retrained.statistics),
         n=after.n,
-        found=int((retrained.classes == forget).sum()),
+        found=int(retrained.shows(forget).sum()),
         retrained_sha256=retrained.generator,
     )
 
 
-def separation(before: Observation, feedback: Feedback | None, forget: int) -> Separation:
+def separation(before: Observation, feedback: Feedback | None, forget: Subject) -> Separation:
     """How well the feedback's mean difference tells undesired latents from desired ones that it has not seen.
 
     Raises:
@@ -82,9 +93,9 @@ def separation(before: Observation, feedback: Feedback | None, forget: int) -> S
     feedback.require()
     undesired, desired = (feedback.z[feedback.label == label].double().mean(0) for label in (1, 0))
     direction = undesired - desired
-    is_undesired = before.classes == forget
+    is_undesired = before.shows(forget)
     if is_undesired.all():
-        raise FastUnlearnError("all of the original's images are of the forgotten class")
+        raise FastUnlearnError("all of the original's images show what was to be forgotten")
     found = roc_auc(before.z.double() @ direction / direction.norm(), is_undesired)
     score = "projection of the latent onto mean(undesired) - mean(desired) of the feedback's latents"
     return Separation(*found, score=score)

@@ -1,8 +1,8 @@
 """What the judges see in the images of one generator, and in real ones."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,11 @@ from ..errors import FastUnlearnError
 from ..feedback.latents import Purpose, generate, latent_batches
 from ..feedback.session import generator_sha256
 from ..files import state_sha256
-from ..metrics import DIGIT_FID_SAMPLES, FeatureStatistics
+from ..metrics import DIGIT_FID_SAMPLES, FEATURES, FeatureStatistics
 from ..models.classifiers import class_logits, features
 from ..models.protocol import GenerativeModel
 from .judges import Judges
+from .subject import Subject
 
 PICTURES = 500
 """Images that an observation keeps, for measures that look at pixels; the first of its latents."""
@@ -43,6 +44,7 @@ class Observation:
         generator: SHA-256 of the weights.
         latents: (n, seed, purpose) of the latents.
         judges: SHA-256 of the judges.
+        measures: [n] float64 by the name of the measure.
     """
 
     z: Tensor
@@ -55,6 +57,7 @@ class Observation:
     generator: str
     latents: tuple[int, int, Purpose]
     judges: dict[str, str]
+    measures: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def n(self) -> int:
@@ -70,6 +73,12 @@ class Observation:
     def classes(self) -> Tensor:
         """[n] int64, the classifier's."""
         return self.logits.argmax(dim=1)
+
+    def shows(self, subject: Subject) -> Tensor:
+        """[n] booleans: which images are of the class, or have the measured feature."""
+        if isinstance(subject, int):
+            return self.classes == subject
+        return subject.shown(self.measures[subject.name])
 
     def require_features(self) -> None:
         """Refuse an observation by judges that see no features.
@@ -92,6 +101,7 @@ def observe(
     n: int = DIGIT_FID_SAMPLES,
     seed: int = 0,
     purpose: Purpose = "report",
+    measures: Sequence[str] = (),
     progress: str | None = None,
 ) -> Observation:
     """Generate n images, a batch at a time, and let the judges look at them.
@@ -102,6 +112,7 @@ def observe(
         n: images, at least 2.
         seed: of the latents.
         purpose: which latents the seed names.
+        measures: names in `metrics.FEATURES`.
         progress: caption of a progress bar, or None.
 
     Raises:
@@ -111,6 +122,7 @@ def observe(
         raise ValueError(f"observe: n must be at least 2, got {n}")
     latents, logits, second_classes, seen, pictures = [], [], [], [], []
     attributes: dict[str, list[Tensor]] = {name: [] for name in judges.attributes}
+    measured: dict[str, list[Tensor]] = {name: [] for name in measures}
     kept, most = 0, max(2, min(PICTURES, PICTURE_BYTES // math.prod(model.image_shape)))
     with tqdm(total=n, desc=progress, unit="img", disable=progress is None) as bar:
         for z, noise_seed in latent_batches(model, seed, purpose, n):
@@ -121,6 +133,8 @@ def observe(
                 second_classes.append(class_logits(judges.second_classifier, images).argmax(dim=1))
             for name, flags in attributes.items():
                 flags.append(has_attribute(name, judges.attributes[name], images))
+            for name, values in measured.items():
+                values.append(FEATURES[name](images))
             if judges.sees_features:
                 seen.append(features(judges.extractor, images))
             if kept < most:
@@ -138,6 +152,7 @@ def observe(
         generator_sha256(model),
         (n, seed, purpose),
         judges.sha256(),
+        {name: torch.cat(values) for name, values in measured.items()},
     )
 
 
@@ -169,9 +184,9 @@ class RealImages:
     sha256: str
     n: int
 
-    def all_and_without(self, forget: int) -> tuple[Tensor, Tensor]:
-        """[m] booleans: all of them, and those of other classes than `forget`."""
-        without = self.classes != forget
+    def all_and_without(self, forget: Subject) -> tuple[Tensor, Tensor]:
+        """[m] booleans: all of them, and those of other classes than `forget`; a feature leaves all."""
+        without = self.classes != forget if isinstance(forget, int) else torch.ones_like(self.classes, dtype=torch.bool)
         return torch.ones_like(without), without
 
 

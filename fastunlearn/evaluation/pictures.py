@@ -119,7 +119,7 @@ def find_pairs(
     return Pairs(before, after, class_before, class_logits(classifier, after).argmax(1), len(kept))
 
 
-def before_after(pairs: Pairs, forget: int, path: str | Path, caption: str = "") -> None:
+def before_after(pairs: Pairs, forget: int, path: str | Path, caption: str = "", feature: str = "") -> None:
     """Draw the pairs side by side: one row per class before, `forget` on a tinted band, what is of it framed.
 
     A tag such as "→3" in the corner of an image after says what it became where its class is another one.
@@ -129,25 +129,28 @@ def before_after(pairs: Pairs, forget: int, path: str | Path, caption: str = "")
         forget: the class that was to be forgotten.
         path: of the PNG.
         caption: one line below, for numbers.
+        feature: where the pairs are those of `HasFeature`, the feature's name.
 
     Raises:
         FastUnlearnError: there is no image of the class before, or the file could not be written.
     """
     require_class(forget, pairs.n_classes)
     if not (pairs.class_before == forget).any():
-        raise FastUnlearnError(f"the original makes no image of class {forget}: there is no picture to draw")
+        what = f"with {feature}" if feature else f"of class {forget}"
+        raise FastUnlearnError(f"the original makes no image {what}: there is no picture to draw")
     classes, counts = pairs.class_before.unique(return_counts=True)
     step = _CELL + _GAP
     block = int(counts.max()) * step - _GAP
     left, right = _MARGIN + _LABEL, _MARGIN + _LABEL + block + _LABEL
-    note = f"the first {counts.max()} latents of each class, not chosen; left and right are the same latents"
+    kinds = "with and without" if feature else "of each class"
+    note = f"the first {counts.max()} latents {kinds}, not chosen; left and right are the same latents"
     text = max(math.ceil(font(15).getlength(line)) for line in (note, caption))
     width = _MARGIN + max(right + block, _MARGIN + text)
     top = 132
     bottom = top + len(classes) * step
     picture = Image.new("RGB", (width, bottom + (86 if caption else 60)), "white")
     draw = ImageDraw.Draw(picture)
-    draw.text((_MARGIN, 24), f"Forgetting {forget}", INK, font(30, bold=True))
+    draw.text((_MARGIN, 24), f"Forgetting {feature or forget}", INK, font(30, bold=True))
     draw.text((_MARGIN, 66), note, MUTED, font(15))
     draw.text((left, top - 34), "before", INK, font(18, bold=True))
     draw.text((right, top - 34), "after", INK, font(18, bold=True))
@@ -157,17 +160,19 @@ def before_after(pairs: Pairs, forget: int, path: str | Path, caption: str = "")
             band = (_MARGIN - 12, y - _GAP // 2, width - _MARGIN + 12, y + _CELL + _GAP // 2)
             draw.rounded_rectangle(band, 8, fill=FORGET_LIGHT)
         colour = FORGET if k == forget else INK
-        draw.text((_MARGIN + 12, y + _CELL // 2), str(k), colour, font(26, bold=True), anchor="mm")
+        name, size = (("no", "yes")[k], 18) if feature else (str(k), 26)
+        draw.text((_MARGIN + 12, y + _CELL // 2), name, colour, font(size, bold=True), anchor="mm")
         for column, i in enumerate((pairs.class_before == k).nonzero().flatten().tolist()):
             x = column * step
             became = int(pairs.class_after[i])
             _place(picture, pairs.before[i], (left + x, y), framed=k == forget)
             _place(picture, pairs.after[i], (right + x, y), framed=became == forget)
-            if became != k:
+            if became != k and not feature:
                 _tag(draw, f"→{became}", (right + x + _CELL - 1, y + _CELL - 1))
     y = bottom + 20
     draw.rectangle((_MARGIN, y, _MARGIN + 16, y + 16), outline=FORGET, width=3)
     legend = f"the classifier sees class {forget}" + " " * 8 + "→k  it now sees another class, k"
+    legend = f"it has {feature}" if feature else legend
     draw.text((_MARGIN + 26, y + 8), legend, MUTED, font(15), anchor="lm")
     draw.text((_MARGIN, y + 30), caption, INK, font(15))
     save_png(picture, path)

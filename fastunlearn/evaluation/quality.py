@@ -12,13 +12,14 @@ from ..metrics.quality import (
 )
 from .observation import QUALITY_SAMPLES, Observation, RealImages
 from .report import Estimate, NotMeasured, Quality, QualityScores
+from .subject import Subject
 
 _SPLITS = 10  # of the inception score
 _SUBSET = 1000  # images a side of one estimate of the kernel distance
 
 
 def quality(
-    before: Observation, after: Observation, real: RealImages | None, forget: int
+    before: Observation, after: Observation, real: RealImages | None, forget: Subject
 ) -> tuple[Quality, tuple[NotMeasured, ...]]:
     """Scores of both generators, and what could not be measured with the reason."""
     scores, missing = [], {}

@@ -9,6 +9,7 @@ from typing import Any
 from ..config import from_dict
 from ..errors import FastUnlearnError
 from ..files import atomic_write
+from .subject import MeasuredFeature, Subject
 
 SHARE_BOUNDS = (0.5, 2.0)
 """A remaining class whose share changes by a factor outside these bounds counts as collateral damage."""
@@ -28,7 +29,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Forgetting:
-    """How many images of the class one classifier finds before and after.
+    """How many images of the class one classifier finds before and after; or how many have the measured feature.
 
     Args:
         pul: (N₀ − N₁) / N₀ · 100, percent.
@@ -66,7 +67,8 @@ class Fid:
     Args:
         original_full: original generator, all data.
         original_without: original generator, data without the class.
-        unlearned_without: unlearned generator, data without the class.
+        unlearned_without: unlearned generator, data without the class. Where a feature was forgotten, all data, here
+            and above.
         ratio: unlearned_without / original_full; None where that is 0.
         n: generated images; values are comparable for equal n only, and published ones have 15,000.
     """
@@ -266,11 +268,11 @@ class Report:
     """Everything that `evaluate` measured, as it stands in report.json.
 
     Args:
-        forget: the forgotten class.
+        forget: the forgotten class; None where a feature was forgotten.
         n: paired latents.
         seed: of the latents.
         purpose: "report", or "selection" for numbers that something was chosen by.
-        classifier: what the classifier found.
+        classifier: what the classifier found; what the measure found where a feature was forgotten.
         second_classifier: what the independent one found, or None.
         fid: or None without statistics.
         classes: of the classifier.
@@ -281,12 +283,13 @@ class Report:
         attributes: every other class and attribute.
         drift: on the latents whose image should have stayed.
         quality: of both generators.
+        feature: the forgotten feature, or None.
         provenance: where the numbers come from; two reports that differ in nothing else are equal.
         not_measured: what is missing above, and why.
         version: of the format.
     """
 
-    forget: int
+    forget: int | None
     n: int
     seed: int
     purpose: str
@@ -301,9 +304,15 @@ class Report:
     attributes: tuple[Attribute, ...] = ()
     drift: tuple[Drift, ...] = ()
     quality: Quality | None = None
+    feature: MeasuredFeature | None = None
     provenance: Origin | None = field(default=None, compare=False)
     not_measured: tuple[NotMeasured, ...] = ()
     version: int = VERSION
+
+    @property
+    def subject(self) -> Subject:
+        """What was forgotten."""
+        return self.forget if self.feature is None else self.feature
 
     @property
     def lost_classes(self) -> tuple[int, ...]:

@@ -10,18 +10,19 @@ from ..data import ImageDataset
 from ..errors import FastUnlearnError
 from ..feedback.latents import Purpose, generate, latent_batches
 from ..feedback.session import Feedback
-from ..metrics import DIGIT_FID_SAMPLES
+from ..metrics import DIGIT_FID_SAMPLES, FEATURES
 from ..models.classifiers import class_logits, embeddings, require_class
 from ..models.protocol import GenerativeModel
 from ..training.run_state import read_seconds
 from .drift import drifts
-from .forgetting import forgetting, ret_fid, separation
+from .forgetting import feature_forgetting, forgetting, ret_fid, separation
 from .judges import Judges
 from .observation import Observation, RealImages, has_attribute, observe, observe_real
 from .origin import origin, versions
 from .price import attributes, class_shares, fid
 from .quality import quality
 from .report import NotMeasured, Report, Seconds
+from .subject import MeasuredFeature, Subject
 
 Result = TypeVar("Result")
 
@@ -30,7 +31,7 @@ def evaluate(
     original: GenerativeModel,
     unlearned: GenerativeModel,
     judges: Judges,
-    forget: int,
+    forget: Subject,
     *,
     n: int = DIGIT_FID_SAMPLES,
     seed: int = 0,
@@ -46,7 +47,7 @@ def evaluate(
         original: the generator before unlearning.
         unlearned: the generator after.
         judges: who looks at the images.
-        forget: the class that was to be forgotten.
+        forget: the class or the measured feature that was to be forgotten.
         n: paired latents; published FIDs have 15,000.
         seed: of the latents.
         purpose: "report" for published numbers, "selection" for numbers that choose something; other latents.
@@ -74,11 +75,14 @@ def evaluate(
         )
     # What can be refused is looked at before any long work.
     run = None if run is None else Path(run)
-    feedback, unlearning = (None, None) if run is None else (_feedback(run), read_seconds(run))
+    feedback, unlearning = (None, None) if run is None else (_feedback(run, forget), read_seconds(run))
     real = None if data is None or not judges.sees_features else observe_real(data, judges)
     models = {"before": original, "after": unlearned} | ({} if retrained is None else {"retrained": retrained})
+    measures = () if isinstance(forget, int) else tuple(FEATURES)
     seen = {
-        name: observe(model, judges, n=n, seed=seed, purpose=purpose, progress=name if progress else None)
+        name: observe(
+            model, judges, n=n, seed=seed, purpose=purpose, measures=measures, progress=name if progress else None
+        )
         for name, model in models.items()
     }
     before, after, again = seen["before"], seen["after"], seen.get("retrained")
@@ -91,13 +95,15 @@ def evaluate(
     return dataclasses.replace(report, provenance=where, not_measured=missing)
 
 
-def _feedback(run: Path) -> Feedback | None:
-    path = run / "feedback.safetensors"
-    return Feedback.load(path) if path.is_file() else None
+def _feedback(run: Path, forget: Subject) -> Feedback | None:
+    """The run's feedback, of several that about the feature."""
+    found = [Feedback.load(path) for path in sorted(run.glob("feedback*.safetensors"))]
+    about = [feedback for feedback in found if MeasuredFeature.of(feedback) == forget]
+    return next(iter(about + found), None)
 
 
-def check(original: GenerativeModel, unlearned: GenerativeModel, judges: Judges, forget: int) -> None:
-    """Refuse, before any long work, models that cannot be compared or judges that do not know the class.
+def check(original: GenerativeModel, unlearned: GenerativeModel, judges: Judges, forget: Subject) -> None:
+    """Refuse, before any long work, models that cannot be compared or judges that do not know the class or feature.
 
     Raises:
         FastUnlearnError: names what does not fit.
@@ -112,11 +118,22 @@ def check(original: GenerativeModel, unlearned: GenerativeModel, judges: Judges,
     image = generate(original, *next(latent_batches(original, 0, "selection", 1)))
     for classifier in (judges.classifier, judges.second_classifier):
         if classifier is not None:
-            require_class(forget, class_logits(classifier, image).shape[1])
+            logits = class_logits(classifier, image)
+            if isinstance(forget, int):
+                require_class(forget, logits.shape[1])
     for name, classifier in judges.attributes.items():
         has_attribute(name, classifier, image)
     if judges.identity is not None:
         embeddings(judges.identity, image)
+    if isinstance(forget, MeasuredFeature):
+        if forget.name not in FEATURES or original.image_shape[0] != 1:
+            raise FastUnlearnError(
+                f"evaluate: feature must be one of {', '.join(FEATURES)}, of grey images; got '{forget.name}' of "
+                f"images {tuple(original.image_shape)}"
+            )
+        for measure in FEATURES.values():  # one of them needs a package
+            measure(image)
+        return
     if judges.statistics and forget >= len(judges.statistics.without):
         raise FastUnlearnError(f"the feature statistics hold none of the data without class {forget}")
     for errors in (judges.classifier_errors, judges.second_errors):
@@ -132,7 +149,7 @@ def compare(
     before: Observation,
     after: Observation,
     judges: Judges,
-    forget: int,
+    forget: Subject,
     *,
     retrained: Observation | None = None,
     real: RealImages | None = None,
@@ -144,7 +161,7 @@ def compare(
         before: of the original.
         after: of the unlearned generator.
         judges: who made them.
-        forget: the class that was to be forgotten.
+        forget: the class or the measured feature that was to be forgotten.
         retrained: of a generator trained without the class, by the same judges.
         real: of real images, by the same judges.
         feedback: that the unlearning went by.
@@ -159,12 +176,19 @@ def compare(
         )
     if retrained is not None and (retrained.n, retrained.judges) != (before.n, before.judges):
         raise ValueError(f"compare: retrained must have {before.n} images and the judges of before, got {retrained.n}")
-    require_class(forget, before.n_classes)
-    second = None
-    if judges.second_classifier is not None:
-        second = forgetting(before.second_classes, after.second_classes, forget, judges.second_errors)
-    found = forgetting(before.classes, after.classes, forget, judges.classifier_errors)
     missing: list[NotMeasured] = []
+    second = None
+    if isinstance(forget, int):
+        require_class(forget, before.n_classes)
+        if judges.second_classifier is not None:
+            second = forgetting(before.second_classes, after.second_classes, forget, judges.second_errors)
+        else:
+            missing.append(NotMeasured("PUL by a second classifier", "there is none"))
+        found = forgetting(before.classes, after.classes, forget, judges.classifier_errors)
+        if judges.classifier_errors is None:
+            missing.append(NotMeasured("correction for the classifier's errors", "nobody measured them"))
+    else:
+        found = feature_forgetting(before.shows(forget), after.shows(forget))
 
     def attempt(what: str, measure: Callable[..., Result], *arguments: object) -> Result | None:
         try:
@@ -176,15 +200,12 @@ def compare(
     distance = attempt("FID", fid, before, after, judges, real)
     to_retrained = attempt("Ret-FID", ret_fid, before, after, retrained)
     separated = attempt("ROC-AUC of the latents", separation, before, feedback)
-    if judges.second_classifier is None:
-        missing.append(NotMeasured("PUL by a second classifier", "there is none"))
-    if judges.classifier_errors is None:
-        missing.append(NotMeasured("correction for the classifier's errors", "nobody measured them"))
     drifted, no_drift = drifts(before, after, judges, forget)
     scores, no_scores = quality(before, after, real, forget)
     n, seed, purpose = before.latents
     return Report(
-        forget=forget,
+        forget=forget if isinstance(forget, int) else None,
+        feature=forget if isinstance(forget, MeasuredFeature) else None,
         n=n,
         seed=seed,
         purpose=purpose,

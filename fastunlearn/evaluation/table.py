@@ -3,7 +3,8 @@
 import textwrap
 
 from ..metrics import DIGIT_FID_SAMPLES
-from .report import SHARE_BOUNDS, Attribute, Drift, Estimate, Forgetting, QualityScores, Report
+from . import subject
+from .report import SHARE_BOUNDS, Attribute, Drift, Estimate, Forgetting, QualityScores, Report, Separation
 
 _WIDTH = 42
 _COLUMNS = 100
@@ -24,25 +25,32 @@ def summary_table(report: Report) -> str:
     Args:
         report: what `evaluate` returned.
     """
-    d, n = report.forget, report.n
+    what, shows, n = subject.title(report.subject), subject.images(report.subject), report.n
     lines = [
-        f"Forgetting class {d}: {n:,} latents, the same before and after ({report.purpose} latents, seed "
-        f"{report.seed})",
+        f"Forgetting {what}: {n:,} latents, the same before and after ({report.purpose} latents, seed {report.seed})",
         *textwrap.wrap(headline(report), _COLUMNS),
         "",
         _row("", "before", "after"),
     ]
-    lines += _forgetting(f"images of class {d}, classifier", report.classifier, n)
+    if report.feature:
+        lines += [*_forgetting(shows, report.classifier, n), _target_ratio(report.classifier, n)]
+    else:
+        lines += _forgetting(f"{shows}, classifier", report.classifier, n)
     if report.second_classifier:
-        lines += _forgetting(f"images of class {d}, second classifier", report.second_classifier, n)
+        lines += _forgetting(f"{shows}, second classifier", report.second_classifier, n)
     if report.fid:
         fid = report.fid
         few = "" if fid.n == DIGIT_FID_SAMPLES else f"not comparable with FIDs of {DIGIT_FID_SAMPLES:,} images"
         note = "" if fid.ratio is None else f"{fid.ratio:.2f} x the original's FID to all data"
-        lines += [
-            _row("FID, all data", f"{fid.original_full:.2f}", "", few),
-            _row(f"FID, data without class {d}", f"{fid.original_without:.2f}", f"{fid.unlearned_without:.2f}", note),
-        ]
+        before, after = f"{fid.original_without:.2f}", f"{fid.unlearned_without:.2f}"
+        if report.feature:
+            lines += [_row("FID, all data", before, after, note), *([f"  {few}"] if few else [])]
+        else:
+            lines.append(_row("FID, all data", f"{fid.original_full:.2f}", "", few))
+            lines.append(_row(f"FID, data without {what}", before, after, note))
+    if report.feature and report.separation:
+        found = report.separation
+        lines.append(_row("ROC-AUC of the projection", f"{found.roc_auc:.3f}", "", _ends(found, 3)))
     if report.ret_fid:
         distances = (f"{value:.2f}" for value in (report.ret_fid.original, report.ret_fid.value))
         lines.append(_row("Ret-FID, generator retrained without it", *distances))
@@ -66,7 +74,10 @@ def summary_table(report: Report) -> str:
 
 def headline(report: Report) -> str:
     """Did it forget, and at what price, in one line."""
-    parts = [f"PUL {report.classifier.pul:.1f}%"]
+    found = report.classifier
+    parts = [f"PUL {found.pul:.1f}%"]
+    if report.feature:
+        parts = [f"target ratio {found.n_before / report.n:.4f} to {found.n_after / report.n:.4f}"]
     if report.ret_fid:
         parts.append(f"Ret-FID {report.ret_fid.value:.2f} (original {report.ret_fid.original:.2f})")
     else:
@@ -85,10 +96,12 @@ def caption(report: Report) -> str:
     """One line of numbers to stand below a picture."""
     found, fid = report.classifier, report.fid
     line = (
-        f"{report.n:,} latents: {found.n_before:,} images of class {report.forget} before, {found.n_after:,} "
+        f"{report.n:,} latents: {found.n_before:,} {subject.images(report.subject)} before, {found.n_after:,} "
         f"after; PUL {found.pul:.1f}%"
     )
-    if fid:
+    if fid and report.feature:
+        line += f"; FID {fid.original_full:.2f} before, {fid.unlearned_without:.2f} after"
+    elif fid:
         line += f"; FID {fid.original_full:.2f} before (all data), {fid.unlearned_without:.2f} after (without it)"
     return line
 
@@ -121,6 +134,12 @@ def _forgetting(name: str, found: Forgetting, n: int) -> list[str]:
     return lines
 
 
+def _target_ratio(found: Forgetting, n: int) -> str:
+    ratios = (f"{count / n:.4f}" for count in (found.n_before, found.n_after))
+    low, high = found.share_after
+    return _row("  target ratio", *ratios, f"({low:.4f} to {high:.4f})")
+
+
 def _quality(before: QualityScores, after: QualityScores) -> list[str]:
     rows = []
     for name, words in _QUALITY.items():
@@ -131,7 +150,7 @@ def _quality(before: QualityScores, after: QualityScores) -> list[str]:
     return rows
 
 
-def _ends(measured: Attribute | Drift, digits: int) -> str:
+def _ends(measured: Attribute | Drift | Separation, digits: int) -> str:
     return f"({measured.low:.{digits}f} to {measured.high:.{digits}f})"
 
 

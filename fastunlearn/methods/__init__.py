@@ -3,6 +3,7 @@
 from .adapt_then_unlearn import AdaptConfig, AdaptThenUnlearn, AdaptThenUnlearnConfig
 from .extrapolation import Extrapolation, ExtrapolationConfig
 from .feature_unlearn import FeatureUnlearn, FeatureUnlearnConfig
+from .fine_tune import FineTune, FineTuneConfig
 from .registry import METHODS, Method, check_feedback, require_discriminator, unlearn
 
 __all__ = [
@@ -14,6 +15,8 @@ __all__ = [
     "ExtrapolationConfig",
     "FeatureUnlearn",
     "FeatureUnlearnConfig",
+    "FineTune",
+    "FineTuneConfig",
     "Method",
     "check_feedback",
     "require_discriminator",

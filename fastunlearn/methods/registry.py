@@ -11,12 +11,14 @@ from ..training.scoring import ModelScorer
 from .adapt_then_unlearn import AdaptThenUnlearn, AdaptThenUnlearnConfig
 from .extrapolation import Extrapolation, ExtrapolationConfig
 from .feature_unlearn import FeatureUnlearn, FeatureUnlearnConfig
+from .fine_tune import FineTune, FineTuneConfig
 
-Method = AdaptThenUnlearn | Extrapolation | FeatureUnlearn
+Method = AdaptThenUnlearn | Extrapolation | FeatureUnlearn | FineTune
 METHODS = {
     AdaptThenUnlearn.name: (AdaptThenUnlearn, AdaptThenUnlearnConfig),
     Extrapolation.name: (Extrapolation, ExtrapolationConfig),
     FeatureUnlearn.name: (FeatureUnlearn, FeatureUnlearnConfig),
+    FineTune.name: (FineTune, FineTuneConfig),
 }
 
 LEAST_LABELS = 5

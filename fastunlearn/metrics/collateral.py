@@ -88,15 +88,15 @@ class ShareRatios(NamedTuple):
     among_remaining: tuple[float | None, ...]
 
 
-def share_ratios(before: ClassHistogram, after: ClassHistogram, forget: int) -> ShareRatios:
-    """How the share of each remaining class changed when class `forget` was unlearned.
+def share_ratios(before: ClassHistogram, after: ClassHistogram, forget: int | None) -> ShareRatios:
+    """How the share of each remaining class changed when class `forget`, or with None something else, was unlearned.
 
     Raises:
         ValueError: histograms of different length, or `forget` is not one of their classes.
     """
     if len(before.counts) != len(after.counts):
         raise ValueError(f"share_ratios: after must have {len(before.counts)} classes, got {len(after.counts)}")
-    if not 0 <= forget < len(before.counts):
+    if forget is not None and not 0 <= forget < len(before.counts):
         raise ValueError(f"share_ratios: forget must be in [0, {len(before.counts)}), got {forget}")
     n0, n1 = sum(before.counts), sum(after.counts)
 
@@ -106,7 +106,8 @@ def share_ratios(before: ClassHistogram, after: ClassHistogram, forget: int) -> 
             for k, (c0, c1) in enumerate(zip(before.counts, after.counts, strict=True))
         )
 
-    return ShareRatios(ratios(n0, n1), ratios(n0 - before.counts[forget], n1 - after.counts[forget]))
+    gone0, gone1 = (0 if forget is None else found.counts[forget] for found in (before, after))
+    return ShareRatios(ratios(n0, n1), ratios(n0 - gone0, n1 - gone1))
 
 
 def check_classes(op: str, name: str, classes: Tensor, n_classes: int) -> None:

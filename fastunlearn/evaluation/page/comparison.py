@@ -15,7 +15,7 @@ from .document import write_document
 from .summary import changes, complete, extremes
 from .text import duration, interval, number, percent, signed
 
-DECIDES = ("forget", "n", "seed", "purpose")
+DECIDES = ("forget", "feature", "n", "seed", "purpose")
 """Keys of a report that must be the same in all runs that are compared."""
 
 
@@ -189,9 +189,13 @@ def comparison_table(comparison: Comparison) -> str:
         for first, *rest in lines
     ]
     p = comparison.provenance
-    head = f"Forgetting class {p['forget']}: {p['n']:,} {p['purpose']} latents, seed {p['seed']}"
+    head = f"Forgetting {_subject(p)}: {p['n']:,} {p['purpose']} latents, seed {p['seed']}"
     note = "* no other run has both a higher PUL and a lower FID"
     return "\n".join([head, "", *table, *(["", note] if any(row.front for row in comparison.rows) else [])])
+
+
+def _subject(provenance: Mapping[str, Any]) -> str:
+    return provenance["feature"]["name"] if provenance["feature"] else f"class {provenance['forget']}"
 
 
 @dataclass(frozen=True)
@@ -299,6 +303,7 @@ def write_comparison(comparison: Comparison, folder: str | Path) -> tuple[Path, 
         page,
         "compare.html",
         provenance=comparison.provenance,
+        subject=_subject(comparison.provenance),
         rows=comparison.rows,
         columns=columns,
         plot=scatter(comparison.rows),

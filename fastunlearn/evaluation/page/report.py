@@ -49,6 +49,7 @@ def write_report(folder: str | Path, report: Mapping[str, Any], pairs: Pairs | N
     others = remaining(rows)
     loss, gain = extremes(rows)
     provenance = report["provenance"] or {}
+    framed = 1 if report["feature"] else report["forget"]  # of `HasFeature`'s classes
     write_document(
         folder / "report.html",
         "report.html",
@@ -64,7 +65,9 @@ def write_report(folder: str | Path, report: Mapping[str, Any], pairs: Pairs | N
         gained=sum(row["change"] > 0 for row in others),
         others=len(others),
         outside=[row["title"] for row in rows if row["outside"] and not row["forgotten"]],
-        gallery=None if pairs is None else gallery(pairs, report["forget"]),
+        gallery=None if pairs is None else gallery(pairs, framed),
+        framed=framed,
+        names=(lambda k: ("without", "with")[k] + f" {report['subject']}") if report["feature"] else "class {}".format,
         classes=class_chart(rows, report["n"]),
         quality=list(_quality(report["quality"])),
         losses=loss_groups(folder / "metrics.jsonl"),

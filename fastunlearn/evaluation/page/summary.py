@@ -5,13 +5,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...metrics import DIGIT_FID_SAMPLES
-from .. import SHARE_BOUNDS
+from .. import SHARE_BOUNDS, subject
+from ..subject import MeasuredFeature
 from .text import count, interval, number, percent
 
 Facts = Mapping[str, Any]
 
-NEW_KEYS = {"ret_fid": None, "separation": None, "attributes": [], "drift": [], "quality": None, "provenance": None}
-"""What reports of version 1 lack."""
+NEW_KEYS = {
+    **{"ret_fid": None, "separation": None, "attributes": [], "drift": [], "quality": None, "provenance": None},
+    "feature": None,
+}
+"""What reports of version 1, and the first of version 2, lack."""
 
 UNMEASURED = {
     "ret_fid": ("Ret-FID", "there was no generator retrained without the class to compare with"),
@@ -26,9 +30,16 @@ UNMEASURED = {
 def complete(report: Facts) -> dict[str, Any]:
     """A report of any version with the keys of the newest; what an old one did not measure is listed."""
     full = {**NEW_KEYS, **report}
+    full["subject"], full["shows"] = _subject(full)
     if full.get("not_measured") is None:
         full["not_measured"] = [{"what": w, "why": y} for key, (w, y) in UNMEASURED.items() if not full.get(key)]
     return full
+
+
+def _subject(report: Facts) -> tuple[str, str]:
+    """What was forgotten, and how images that show it are called."""
+    what = report["forget"] if report["feature"] is None else MeasuredFeature(**report["feature"])
+    return subject.title(what), subject.images(what)
 
 
 def changes(report: Facts) -> list[dict[str, Any]]:
@@ -38,6 +49,12 @@ def changes(report: Facts) -> list[dict[str, Any]]:
     """
     attributes = {str(a["name"]): a for a in report["attributes"]}
     rows = []
+    if report["feature"]:
+        found, name = report["classifier"], report["subject"]
+        counts = {"before": found["n_before"], "after": found["n_after"], "change": -found["pul"]}
+        rows.append(
+            {**counts, "low": None, "high": None, "name": name, "title": name, "forgotten": True, "outside": False}
+        )
     for c in report["classes"]:
         before, after = c["before"], c["after"]
         change = 100 * (after - before) / before if before else None
@@ -76,7 +93,7 @@ def sentence(report: Facts) -> str:
     verb = "forgot" if low >= 90 else "mostly forgot" if low > 50 else "partly forgot" if low > 0 else "did not forget"
     left = f"{count(found['n_after'])} {'is' if found['n_after'] == 1 else 'are'} left"
     text = (
-        f"It {verb} class {report['forget']}: of {count(found['n_before'])} such images {left} "
+        f"It {verb} {report['subject']}: of {count(found['n_before'])} such images {left} "
         f"(PUL {percent(found['pul'])}, {interval(low, high)})"
     )
     if (price := _price(report)) is not None:
@@ -86,7 +103,7 @@ def sentence(report: Facts) -> str:
     rows = changes(report)
     loss, _ = extremes(rows)
     if loss is not None:
-        only_classes = len(rows) == len(report["classes"])
+        only_classes = len(rows) - bool(report["feature"]) == len(report["classes"])
         other = "no other class" if only_classes else "no other class or attribute"
         text += f"; {other} lost " + ("anything" if loss["change"] >= 0 else f"more than {percent(-loss['change'])}")
     return text + "."
@@ -111,7 +128,7 @@ class Notice:
 
 def notices(report: Facts) -> list[Notice]:
     """What a careful reader would ask about these numbers, the serious ones first."""
-    d, found, fid = report["forget"], report["classifier"], report["fid"]
+    found, fid = report["classifier"], report["fid"]
     rows, notes = changes(report), []
     lost = [row["title"] for row in rows if row["outside"] and not row["forgotten"]]
     if lost:
@@ -152,7 +169,7 @@ def notices(report: Facts) -> list[Notice]:
         notes.append(
             Notice(
                 f"The {count(found['n_after'])} images left are no more than this classifier's own mistakes would "
-                f"give: whether any of them shows class {d} cannot be told from their number."
+                f"give: whether any of them shows {report['subject']} cannot be told from their number."
             )
         )
     if fid and fid["n"] != DIGIT_FID_SAMPLES:
@@ -170,7 +187,7 @@ def notices(report: Facts) -> list[Notice]:
         notes.append(
             Notice(
                 "No retrained generator was given, so that there is no Ret-FID: how far this is from never having "
-                f"seen class {d} is not known."
+                f"seen {report['subject']} is not known."
             )
         )
     return sorted(notes, key=lambda note: not note.serious)
