@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 
 import pytest
 from feedback_server import Server
-from werkzeug.serving import BaseWSGIServer
 
 from fastunlearn.cli import feedback
 from fastunlearn.feedback import Feedback
@@ -26,37 +25,44 @@ def mark(url, *images):
     return state
 
 
-def test_killed_and_started_again(gan, tmp_path):
+def test_killed_and_started_again(gan, cli, interrupted, tmp_path):
     path = tmp_path / "feedback-bundle.safetensors"
     with Server(tmp_path, "--gan", gan / "bundle") as first:
         assert first.said[0] == f"{path.name}: 0 marked, 0 seen\n"
         address = urlsplit(first.url)
         assert address.hostname == "127.0.0.1"
         assert len(address.query) > len("token=") + 40
-        assert mark(first.url, 3, 5)["total"] == {"marked": 2, "seen": 2}
-        assert first.end(signal.SIGKILL)[0] == -signal.SIGKILL
-    assert Feedback.load(path).n_undesired == 2
-
-    with Server(tmp_path, "--gan", gan / "bundle") as second:
-        assert second.said[0] == f"{path.name}: 2 marked, 2 seen\n"
-        assert second.url.partition("token=")[2] != first.url.partition("token=")[2]
-        page = second.url.partition("?")[0]
+        page = first.url.partition("?")[0]
         browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(CookieJar()))
-        with browser.open(second.url, timeout=30) as answer:
+        with browser.open(first.url, timeout=30) as answer:
             assert "Mark what must not come back" in answer.read().decode()
+        assert mark(first.url, 3, 5)["total"] == {"marked": 2, "seen": 2}
         with browser.open(f"{page}state", timeout=30) as answer:
             assert json.load(answer)["marked"] == [3, 5]
         with pytest.raises(urllib.error.HTTPError, match="403") as refused:
             urllib.request.urlopen(page, timeout=30)
         refused.value.close()
-        code, out, err = second.end(signal.SIGINT)
+        assert first.end(signal.SIGKILL)[0] == -signal.SIGKILL
+    assert Feedback.load(path).n_undesired == 2
+
+    code, out, err = cli("feedback", "--gan", gan / "bundle", "--no-browser", "--out", path)
     assert (code, err) == (0, "")
-    assert f"{path.name}: 2 undesired and 0 desired images\n" in out
-    assert "fastunlearn unlearn feature-unlearn --gan" in out
+    assert out.startswith(f"{path}: 2 marked, 2 seen\nopen http://127.0.0.1:")
+    assert first.url.partition("token=")[2] not in out
+    assert f"{path}: 2 undesired and 0 desired images\nfastunlearn unlearn feature-unlearn --gan" in out
 
 
-def test_another_host_is_warned_about(gan, cli, tmp_path, monkeypatch):
-    monkeypatch.setattr(BaseWSGIServer, "serve_forever", BaseWSGIServer.server_close)
+@pytest.fixture
+def interrupted(monkeypatch):
+    """Servers are interrupted by Ctrl-C as soon as they listen."""
+
+    def interrupt(self, poll_interval):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("socketserver.BaseServer.serve_forever", interrupt)
+
+
+def test_another_host_is_warned_about(gan, cli, interrupted, tmp_path):
     start = ("feedback", "--gan", gan / "bundle", "--no-browser", "--out", tmp_path / "f.safetensors")
     assert cli(*start)[2] == ""
     code, _, err = cli(*start, "--host", "0.0.0.0")

@@ -10,10 +10,7 @@ class Server:
     """The command in a process of its own; `url` is what it printed."""
 
     def __init__(self, folder, *flags):
-        command = (
-            "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "  # also in the background
-            "from fastunlearn.cli import main; sys.exit(main())"
-        )
+        command = "import sys; from fastunlearn.cli import main; sys.exit(main())"
         self.process = subprocess.Popen(
             [sys.executable, "-u", "-c", command, "feedback", "--no-browser", *map(str, flags)],
             cwd=folder,
@@ -37,7 +34,7 @@ class Server:
         if self.process.poll() is None:
             self.end(signal.SIGKILL)
 
-    def end(self, with_signal=signal.SIGINT):
+    def end(self, with_signal):
         """End it; its exit code, and what it said after the address and on stderr."""
         self.process.send_signal(with_signal)
         out, err = self.process.communicate(timeout=60)

@@ -108,7 +108,7 @@
     try {
       chart = await ask("/chart");
     } catch (error) {
-      complain(error);
+      if (find("[data-alert]").hidden) complain(error); // what was said of the click itself says more
       return;
     }
     find("[data-waiting]").hidden = Boolean(chart);
