@@ -9,6 +9,7 @@ from .kernels.fisher_accumulate.op import fisher_accumulate
 from .kernels.grid_sample.op import grid_sample
 from .kernels.latent_projection.op import LatentProjection, latent_projection
 from .kernels.matrix_sqrt.op import matrix_sqrt
+from .kernels.memory import empty_cache
 from .kernels.modulated_conv2d.op import modulated_conv2d, styled_conv2d
 from .kernels.ms_ssim.op import WEIGHTS as MS_SSIM_WEIGHTS
 from .kernels.ms_ssim.op import ms_ssim, ssim
@@ -31,6 +32,7 @@ __all__ = [
     "conv_transpose2d",
     "downsample2d",
     "ema_update",
+    "empty_cache",
     "ewc_penalty",
     "filter2d",
     "filtered_lrelu",

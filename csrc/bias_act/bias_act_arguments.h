@@ -8,6 +8,7 @@
 #include <string>
 
 #include "bias_act/bias_act.h"
+#include "common/block_cache.h"
 #include "common/checks.h"
 #include "common/dtype.h"
 #include "common/memory.h"
@@ -43,7 +44,7 @@ struct Forward {
 
   Forward(const Tensor& input, const std::optional<Tensor>& bias, int64_t dim, const std::string& act, double clamp,
           bool wants_signs)
-      : y(with_huge_pages(torch::stable::empty_like(input))),
+      : y(in_used_memory(torch::stable::empty_like(input))),
         signs(torch::stable::new_empty(input, {wants_signs ? bias_act::sign_words(y.numel()) : 0}, ScalarType::Int)),
         x(input),
         b(bias_pointer(bias, input, dim, "bias_act")),
@@ -68,7 +69,7 @@ struct Backward {
   Backward(const Tensor& grad, const Tensor& reference, const std::optional<Tensor>& sign_words,
            const std::optional<Tensor>& bias, int64_t dim, const std::string& act, double clamp, bool reduce,
            const char* op)
-      : grad_x(with_huge_pages(torch::stable::empty_like(reference))),
+      : grad_x(in_used_memory(torch::stable::empty_like(reference))),
         grad_y(grad),
         ref(reference),
         b(bias_pointer(bias, reference, dim, op)) {

@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/block_cache.h"
 #include "common/checks.h"
 #include "common/dtype.h"
 #include "common/memory.h"
@@ -103,7 +104,7 @@ class ParameterLists {
   }
 
   void* add_grad(const Tensor& param, bool dense, const Form& layout) {
-    Tensor flat = with_huge_pages(empty_with_strides_of(layout));
+    Tensor flat = in_used_memory(empty_with_strides_of(layout));
     grads_.push_back(dense ? flat : torch::stable::empty_like(param));
     if (!dense) detours_.emplace_back(grads_.back(), flat);
     return flat.data_ptr();

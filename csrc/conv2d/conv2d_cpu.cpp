@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "common/block_cache.h"
 #include "common/checks.h"
 #include "common/dtype.h"
 #include "common/launch.h"
@@ -22,7 +23,7 @@ template <typename T>
 class Scratch {
  public:
   Scratch(const Tensor& like, int64_t numel)
-      : tensor_(with_huge_pages(torch::stable::new_empty(like, {numel + 64 / int64_t{sizeof(T)}}))) {}
+      : tensor_(in_used_memory(torch::stable::new_empty(like, {numel + 64 / int64_t{sizeof(T)}}))) {}
 
   // Begins on a line of the cache.
   T* data() const { return reinterpret_cast<T*>((reinterpret_cast<uintptr_t>(tensor_.data_ptr()) + 63) / 64 * 64); }
@@ -42,8 +43,8 @@ Image image_of(const Tensor& x) {
 }
 
 Tensor empty_pixels(const Tensor& like, int64_t n, int64_t c, int64_t h, int64_t w) {
-  return with_huge_pages(torch::stable::empty({n, c, h, w}, like.scalar_type(), std::nullopt, like.device(),
-                                              std::nullopt, MemoryFormat::ChannelsLast));
+  return in_used_memory(torch::stable::empty({n, c, h, w}, like.scalar_type(), std::nullopt, like.device(),
+                                             std::nullopt, MemoryFormat::ChannelsLast));
 }
 
 void check(const Tensor& x, const Tensor& other, const char* op, const char* name) {

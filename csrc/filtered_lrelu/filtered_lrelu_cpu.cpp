@@ -2,6 +2,7 @@
 // and no more.
 #include <torch/csrc/stable/library.h>
 
+#include "common/block_cache.h"
 #include "common/checks.h"
 #include "common/tiles_cpu.h"
 #include "upfirdn2d/blocks_cpu.h"
@@ -177,7 +178,7 @@ struct Call {
     const Tensor& of_format = sources ? *sources : values;
     const bool channels_last = upfirdn2d::is_channels_last(of_format);
     const int64_t size[4] = {values.size(0), values.size(1), second.vertical.out, second.horizontal.out};
-    const Tensor y = with_huge_pages(torch::stable::empty(
+    const Tensor y = in_used_memory(torch::stable::empty(
         {size, 4}, values.scalar_type(), std::nullopt, values.device(), std::nullopt,
         channels_last ? upfirdn2d::MemoryFormat::ChannelsLast : upfirdn2d::MemoryFormat::Contiguous));
     if (y.numel() == 0) return y;

@@ -5,6 +5,7 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/macros/Macros.h>
 
+#include "common/block_cache.h"
 #include "common/checks.h"
 #include "common/dtype.h"
 #include "common/memory.h"
@@ -52,7 +53,7 @@ struct Arguments {
     z = torch::stable::contiguous(z);
     target = torch::stable::contiguous(target);
     rows = z.size(0), columns = z.size(1);
-    shifted = with_huge_pages(torch::stable::empty_like(z));
+    shifted = in_used_memory(torch::stable::empty_like(z));
     const bool is_double = z.scalar_type() == ScalarType::Double;
     projection = torch::stable::new_empty(z, {rows}, is_double ? ScalarType::Double : ScalarType::Float);
     mask = torch::stable::new_empty(z, {rows}, ScalarType::Bool);

@@ -7,6 +7,7 @@
 #include <tuple>
 #include <vector>
 
+#include "common/block_cache.h"
 #include "common/checks.h"
 #include "common/dtype.h"
 #include "common/memory.h"
@@ -58,7 +59,7 @@ struct Arguments {
 
   Tensor empty_images(bool wanted = true) const {
     if (!wanted) return torch::stable::new_empty(x, {0});
-    return with_huge_pages(torch::stable::new_empty(x, {x.size(0), channels, x.size(2), x.size(3)}));
+    return in_used_memory(torch::stable::new_empty(x, {x.size(0), channels, x.size(2), x.size(3)}));
   }
 
   // The gradient by the values, [levels, planes].

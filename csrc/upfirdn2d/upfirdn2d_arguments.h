@@ -4,6 +4,7 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include "common/block_cache.h"
 #include "common/dtype.h"
 #include "common/memory.h"
 #include "upfirdn2d/upfirdn2d.h"
@@ -37,8 +38,8 @@ inline Arguments arguments(const Tensor& x, const Tensor& f, int64_t up_x, int64
   const bool channels_last = is_channels_last(x);
   const int64_t size[4] = {x.size(0), x.size(1), out_h, out_w};
   const Tensor y =
-      with_huge_pages(torch::stable::empty({size, 4}, x.scalar_type(), std::nullopt, x.device(), std::nullopt,
-                                           channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous));
+      in_used_memory(torch::stable::empty({size, 4}, x.scalar_type(), std::nullopt, x.device(), std::nullopt,
+                                          channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous));
   return {x,
           f,
           y,

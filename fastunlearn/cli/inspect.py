@@ -42,6 +42,8 @@ class Inspect:
         yield "architecture", model.arch
         yield "images", " x ".join(map(str, model.image_shape))
         widths = {"g_widths": "generator", "d_widths": "discriminator", "e_widths": "encoder"}
+        if not any(field.name == "latent_dim" for field in dataclasses.fields(model.config)):
+            yield "latent dim", model.latent_dim
         for field in dataclasses.fields(model.config):
             value = getattr(model.config, field.name)
             network = widths.get(field.name)

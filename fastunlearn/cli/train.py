@@ -28,13 +28,15 @@ Sizes, Recipe = TypeVar("Sizes"), TypeVar("Recipe")
 
 @dataclass(frozen=True, kw_only=True)
 class Train(Generic[Sizes, Recipe]):
-    """Train a StyleGAN2, a DCGAN or a VAE and write it as a bundle to OUT/bundle.
+    """Train a StyleGAN2, a DCGAN, a ProgGAN, a VAE or a VDVAE and write it as a bundle to OUT/bundle.
 
     Attributes:
-        arch: stylegan2, dcgan or vae; with --help, whose options to show.
+        arch: stylegan2, dcgan, proggan, vae or vdvae; with --help, whose options to show.
         data: mnist, digits, or a folder of images.
+        data_size: height and width at which the data are read, to be resized to --size then; None reads them at --size.
+            MNIST at 32 is digits in a margin of 2 pixels, at 64 in one of 18.
         out: folder of the run: config, metrics, TensorBoard events, sample grids, checkpoints, bundle.
-        steps: training steps.
+        steps: training steps; of a ProgGAN those at full size, behind its growth.
         score_with: bundle or classifier file by whose features scores measure the FID to the training data; None for
             no scores.
         resume: continue the run in OUT from its last checkpoint; one that has not ended may be given other --steps.
@@ -45,6 +47,7 @@ class Train(Generic[Sizes, Recipe]):
 
     arch: str = "stylegan2"
     data: str
+    data_size: int | None = None
     out: Path
     steps: int
     score_with: str | None = None
@@ -55,6 +58,8 @@ class Train(Generic[Sizes, Recipe]):
 
     def __post_init__(self) -> None:
         require_range(self, steps=(0, math.inf))
+        if self.data_size is not None:
+            require_range(self, data_size=(1, math.inf))
         if self.loop.scoring.decides and self.score_with is None:
             raise FastUnlearnError("keep=best and patience need scores; give --score-with")
 
@@ -74,19 +79,23 @@ class Train(Generic[Sizes, Recipe]):
 
     def run(self) -> None:
         """Do it."""
-        images = data.load(self.data, size=self.model.size, channels=self.model.channels)
+        images = data.load(self.data, size=self.data_size or self.model.size, channels=self.model.channels)
+        if images.image_shape[0] != self.model.channels:
+            raise FastUnlearnError(f"{self.data}: images have {images.image_shape[0]} channels; give --channels")
+        images = images.resized(self.model.size)
         scorer = None if self.score_with is None else self.scorer(images, self.score_with)
         settings = replace(self, resume=False)
         check_run(self.out, settings, self.resume, may_change=("out", "steps", *HARMLESS))
-        open_run(self.out, settings)
         torch.manual_seed(self.loop.seed)
         model = ARCHITECTURES[self.arch][0](self.model)
         phases = PRETRAINING[self.arch][1](model, Images(len(images), images.batch), self.steps, self.game, scorer)
+        open_run(self.out, settings)
         start = time.monotonic()
         model = run(phases, self.out, self.loop)
         records = read_records(self.out)
         training = {
             "data": self.data,
+            "data_size": self.data_size,
             "steps": self.steps,
             "seed": self.loop.seed,
             "kept": kept_steps(records),

@@ -14,7 +14,7 @@ from ..config import from_dict, read_yaml, require_range, to_dict
 from ..errors import FastUnlearnError
 from ..evaluation.scorer import Scorer, describe
 from ..feedback import Feedback, curated_by_feature, curated_feedback, generator_sha256, label_with_classifier
-from ..methods import METHODS, require_discriminator, unlearn
+from ..methods import METHODS, check_feedback, require_discriminator, unlearn
 from ..models.classifiers import class_logits, load_classifier
 from ..models.protocol import GenerativeModel
 from ..training.loop import LoopConfig
@@ -121,6 +121,10 @@ class Unlearn(Generic[MethodConfig]):
             feedback = [Feedback.load(path) for path in stored]
         else:
             feedback = self.labels(bundle, model)
+            check_feedback(method, model, feedback)
+            if self.source.feedback and self.forget is not None:
+                for each in feedback:
+                    self.check_class(each, bundle, model)
         open_run(out, settings)
         for each, path in zip(feedback, stored, strict=True):
             each.save(path)
@@ -147,7 +151,7 @@ class Unlearn(Generic[MethodConfig]):
         """The run's feedback: from the files given, curated, or labelled now.
 
         Raises:
-            FastUnlearnError: the class is unknown or not found, or the file's undesired images are of another class.
+            FastUnlearnError: the class is unknown or not found, or a file cannot be read.
         """
         if self.source.curated is not None:
             channels, size, _ = model.image_shape
@@ -156,12 +160,7 @@ class Unlearn(Generic[MethodConfig]):
                 return [curated_feedback(dataset, self.forget)]
             return [self.curated(dataset, Feedback.load(path), model) for path in self.source.feedback]
         if self.source.feedback:
-            feedback = [Feedback.load(path) for path in self.source.feedback]
-            for each in feedback:
-                each.require()
-                if self.forget is not None:
-                    self.check_class(each, bundle, model)
-            return feedback
+            return [Feedback.load(path) for path in self.source.feedback]
         return [
             label_with_classifier(
                 model,

@@ -3,12 +3,21 @@
 from pathlib import Path
 
 from ..errors import FastUnlearnError
-from .dataset import ImageDataset, from_uint8, to_uint8
+from .dataset import ImageDataset, averaged_to, from_uint8, to_uint8
 from .digits import load_digits
 from .image_folder import load_image_folder
 from .mnist import load_mnist
 
-__all__ = ["ImageDataset", "from_uint8", "load", "load_digits", "load_image_folder", "load_mnist", "to_uint8"]
+__all__ = [
+    "ImageDataset",
+    "averaged_to",
+    "from_uint8",
+    "load",
+    "load_digits",
+    "load_image_folder",
+    "load_mnist",
+    "to_uint8",
+]
 
 
 def load(

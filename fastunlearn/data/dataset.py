@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -14,6 +15,11 @@ def from_uint8(images: Tensor) -> Tensor:
 def to_uint8(images: Tensor) -> Tensor:
     """Inverse of `from_uint8`, rounding to the nearest byte and clamping what lies outside [−1, 1]."""
     return ((images.to(torch.float32) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def averaged_to(images: Tensor, size: int) -> Tensor:
+    """Images [N, C, H, W], floating point, at size × size pixels, each the mean of the area that it covers."""
+    return images if images.shape[2:] == (size, size) else F.adaptive_avg_pool2d(images, size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +55,20 @@ class ImageDataset:
     def batch(self, indices: Tensor | slice) -> Tensor:
         """The images at `indices` as float32 in [−1, 1]."""
         return from_uint8(self.images[indices])
+
+    def resized(self, size: int) -> "ImageDataset":
+        """The images at size × size pixels: smaller by averaging areas, larger by bilinear interpolation."""
+        if self.images.shape[2:] == (size, size):
+            return self
+        smaller = size <= min(self.images.shape[2:])
+
+        def resize(images: Tensor) -> Tensor:
+            if smaller:
+                return averaged_to(images, size)
+            return F.interpolate(images, (size, size), mode="bilinear", align_corners=False)
+
+        parts = [resize(part.float()).round().to(torch.uint8) for part in self.images.split(1000)]
+        return ImageDataset(torch.cat(parts), self.labels, self.name)
 
     def subset(self, mask: Tensor) -> "ImageDataset":
         """The images that a boolean mask [N] (or an index) picks, with their labels."""

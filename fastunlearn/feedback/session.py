@@ -1,7 +1,9 @@
 """Feedback: which of a generator's images are undesired, stored so that every method can replay it."""
 
+import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from .latents import generate
 
 FORMAT = "fastunlearn-feedback"
 VERSION = "1"
+CHECKSUM = "content_sha256"
 SOURCES = ("classifier", "person", "curated", "morphology")
 
 
@@ -46,6 +49,7 @@ class Feedback:
         generator_sha256: hash of the weights that z belongs to (`generator_sha256`); "" for curated images.
         source: "classifier", "person", "curated" or "morphology".
         simulator: who labelled, where no person did; None where that is not known.
+        page: where the page that people label on stands, JSON, so that it goes on there; no method reads it.
         origin: what error messages call it; the path when it comes from a file. Not stored.
 
     Raises:
@@ -59,6 +63,7 @@ class Feedback:
     generator_sha256: str
     source: str
     simulator: Simulator | None = field(default=None, kw_only=True)
+    page: str | None = field(default=None, kw_only=True, repr=False)
     origin: str = field(default="feedback", repr=False)
 
     def __post_init__(self) -> None:
@@ -171,9 +176,10 @@ class Feedback:
             ("desired", self.n_desired, desired),
         ):
             if found < needed:
+                also = "" if name == "undesired" else ", also such as may stay"
                 raise FastUnlearnError(
                     f"{self.origin}: {found or 'no'} {name} samples among {len(self)}, at least {needed} "
-                    "needed; label more images"
+                    f"needed; label more images{also}"
                 )
 
     def save(self, path: str | Path) -> None:
@@ -193,6 +199,9 @@ class Feedback:
         }
         if self.simulator is not None:
             metadata["simulator"] = json.dumps(asdict(self.simulator))
+        if self.page is not None:
+            metadata["page"] = self.page
+        metadata[CHECKSUM] = _checksum(tensors, metadata)
         with atomic_write(path) as temporary:
             temporary.write_bytes(save({k: v.contiguous() for k, v in tensors.items()}, metadata))
 
@@ -200,8 +209,11 @@ class Feedback:
     def load(cls, path: str | Path) -> "Feedback":
         """Read what `save` wrote, bit for bit.
 
+        Files of older versions have no checksum and are read without.
+
         Raises:
-            FastUnlearnError: missing, truncated, another format or version, or contents that cannot be.
+            FastUnlearnError: missing, truncated, another format or version, contents that cannot be, or others than
+                were written.
         """
         require_no_pipe(path)
         try:
@@ -219,7 +231,7 @@ class Feedback:
             raise FastUnlearnError(
                 f"{path}: is feedback version {version:.20}, this fastunlearn reads {VERSION}; upgrade fastunlearn"
             )
-        return cls(
+        feedback = cls(
             tensors["z"],
             tensors["noise_seed"],
             tensors["label"],
@@ -227,8 +239,21 @@ class Feedback:
             metadata.get("generator_sha256", ""),
             metadata.get("source", ""),
             simulator=_read_simulator(metadata.get("simulator"), path),
+            page=metadata.get("page"),
             origin=str(path),
         )
+        if CHECKSUM in metadata and metadata[CHECKSUM] != _checksum(tensors, metadata):
+            raise FastUnlearnError(
+                f"{path}: was edited or damaged after it was written (its checksum is another one); "
+                "take the file as it was written, or label the images again"
+            )
+        return feedback
+
+
+def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """SHA-256 of all that a file holds but the checksum itself."""
+    strings = {key: value for key, value in metadata.items() if key != CHECKSUM}
+    return hashlib.sha256(f"{json.dumps(strings, sort_keys=True)}{state_sha256(tensors)}".encode()).hexdigest()
 
 
 def _read_simulator(text: str | None, path: str | Path) -> Simulator | None:

@@ -4,7 +4,7 @@ from .adapt_then_unlearn import AdaptConfig, AdaptThenUnlearn, AdaptThenUnlearnC
 from .extrapolation import Extrapolation, ExtrapolationConfig
 from .feature_unlearn import FeatureUnlearn, FeatureUnlearnConfig
 from .fine_tune import FineTune, FineTuneConfig
-from .registry import METHODS, Method, require_discriminator, unlearn
+from .registry import METHODS, Method, check_feedback, require_discriminator, unlearn
 
 __all__ = [
     "METHODS",
@@ -18,6 +18,7 @@ __all__ = [
     "FineTune",
     "FineTuneConfig",
     "Method",
+    "check_feedback",
     "require_discriminator",
     "unlearn",
 ]

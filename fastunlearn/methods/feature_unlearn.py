@@ -33,7 +33,10 @@ from .adapt_then_unlearn import Phases, averaged
 from .target_vector import Shift, Target, describe, erased
 
 N_DESCRIBED = 10_000
-"""Latents of the prior whose flagged share and landing are recorded."""
+"""Latents of the prior whose flagged share and landing are recorded; fewer, at least 100, where they are very long."""
+
+DESCRIBED_NUMBERS = 2**27
+"""Numbers that those latents may have in all: a VDVAE's may have a million each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +153,8 @@ class FeatureUnlearn:
     ) -> dict[str, Any]:
         """Each target's `describe`, of latents as the generator sees them."""
         config = self.config
-        z = model.sample_latents(N_DESCRIBED, torch.Generator().manual_seed(stream_seed(seed, "landing")))
+        n = min(N_DESCRIBED, max(100, DESCRIBED_NUMBERS // model.latent_dim))
+        z = model.sample_latents(n, torch.Generator().manual_seed(stream_seed(seed, "landing")))
         moved, _ = erased(z, targets, config.shift, config.margin)
         if normalised := normalises(frozen, z[:4]):  # its images show another projection than that of ẑ
             moved = moved * (z.shape[1] ** 0.5 / moved.norm(dim=1, keepdim=True))

@@ -21,6 +21,9 @@ METHODS = {
     FineTune.name: (FineTune, FineTuneConfig),
 }
 
+LEAST_LABELS = 5
+"""Undesired images, and desired ones, that every method needs: fewer say more about chance than about the images."""
+
 
 def require_discriminator(method: Method, model: GenerativeModel) -> None:
     """Refuse a model without discriminator, such as a VAE, where the method plays an adversarial game.
@@ -30,6 +33,19 @@ def require_discriminator(method: Method, model: GenerativeModel) -> None:
     """
     if getattr(method, "adversarial", False) and model.discriminator is None:
         raise FastUnlearnError(f"{method.name} needs a discriminator, and the model has none")
+
+
+def check_feedback(method: Method, model: GenerativeModel, feedback: Sequence[Feedback]) -> None:
+    """Refuse feedback that the method cannot work with.
+
+    Raises:
+        FastUnlearnError: too many files, too few images of a label, or the images of another generator.
+    """
+    if len(feedback) != 1 and not (feedback and isinstance(method, FeatureUnlearn)):
+        raise FastUnlearnError(f"{method.name} takes one feedback, got {len(feedback)}")
+    for each in feedback:
+        each.require(undesired=LEAST_LABELS, desired=LEAST_LABELS)
+        each.check_model(model)
 
 
 def unlearn(
@@ -54,7 +70,7 @@ def unlearn(
         The unlearned model.
 
     Raises:
-        FastUnlearnError: a model that the method cannot work on, feedback without undesired or desired images or for
+        FastUnlearnError: a model that the method cannot work on, feedback with too few images of a label or for
             another generator, a loss that is not finite, a file that cannot be read or written; scores are to decide,
             and there are none to be had.
     """
@@ -64,11 +80,7 @@ def unlearn(
         raise FastUnlearnError(f"keep=best and patience need scores, and {lacks}")
     require_discriminator(method, model)
     several = [feedback] if isinstance(feedback, Feedback) else list(feedback)
-    if len(several) != 1 and not (several and isinstance(method, FeatureUnlearn)):
-        raise FastUnlearnError(f"{method.name} takes one feedback, got {len(several)}")
-    for each in several:
-        each.require()
-        each.check_model(model)
+    check_feedback(method, model, several)
     for module in (model.generator, model.ema, model.discriminator):
         if module is not None:
             module.to(loop.resolved_device())

@@ -113,6 +113,17 @@ def noise_length(feedback: Feedback) -> float:
     return math.sqrt(variance * (1 / feedback.n_undesired + 1 / feedback.n_desired))
 
 
+def mostly_chance(target: Target, feedback: Feedback) -> str | None:
+    """What to say where a target vector is hardly longer than `noise_length`; None where it is long enough."""
+    length, noise = target.vector.double().norm().item(), noise_length(feedback)
+    if length >= 1.5 * noise:
+        return None
+    return (
+        f"the target vector is {length:.2f} long, labels at random would give about {noise:.2f}: the direction is "
+        f"mostly chance; label more than {feedback.n_undesired} undesired images"
+    )
+
+
 def describe(
     target: Target, feedback: Feedback, z: Tensor, landed: Tensor, flagged: Tensor, shift: Shift
 ) -> dict[str, Any]:
@@ -131,13 +142,8 @@ def describe(
         area under the ROC curve of cross-fitted projections of the feedback.
     """
     length, noise = target.vector.double().norm().item(), noise_length(feedback)
-    if length < 1.5 * noise:
-        warnings.warn(
-            f"{feedback.origin}: the target vector is {length:.2f} long, labels at random would give about "
-            f"{noise:.2f}: the direction is mostly chance; label more than {feedback.n_undesired} undesired images",
-            WeakTargetWarning,
-            stacklevel=2,
-        )
+    if weakness := mostly_chance(target, feedback):
+        warnings.warn(f"{feedback.origin}: {weakness}", WeakTargetWarning, stacklevel=2)
     if shift == "paper" and length < 1:
         warnings.warn(
             f"{feedback.origin}: the target vector is {length:.2f} long, so the printed shift stops short of the "

@@ -18,6 +18,7 @@ from .frechet import FrechetMeasurement, FrechetReference, frechet_distance, fre
 from .frechet_loss import frechet_loss
 from .intervals import Interval, bootstrap_mean, wilson_interval
 from .morphology import FEATURES, slant, stroke_thickness
+from .pca_baseline import PCABaseline, pca_baseline
 from .provenance import Provenance, Score, require_comparable
 from .quality import (
     density_coverage,
@@ -45,6 +46,7 @@ __all__ = [
     "FrechetMeasurement",
     "FrechetReference",
     "Interval",
+    "PCABaseline",
     "PercentageUnlearned",
     "Provenance",
     "RocAuc",
@@ -73,6 +75,7 @@ __all__ = [
     "ms_ssim",
     "ms_ssim_diversity",
     "neighbourhood_scores",
+    "pca_baseline",
     "percentage_unlearned",
     "precision_recall",
     "require_comparable",

@@ -4,26 +4,27 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..errors import FastUnlearnError
 
 
-def real_array(op: str, name: str, value: Tensor | ArrayLike, ndim: int) -> np.ndarray:
-    """`value` as a float64 array of `ndim` dimensions; without a copy where it is one.
+def real_array(op: str, name: str, value: Tensor | ArrayLike, ndim: int, copied: bool = False) -> np.ndarray:
+    """`value` as a float64 array of `ndim` dimensions; unless `copied`, in memory of `value` where it is one already.
 
     Raises:
         ValueError: not real numbers, another number of dimensions, empty, NaN or infinity; names op and argument.
     """
     if isinstance(value, Tensor):
         value = value.detach().cpu()
-        value = (value if value.is_complex() else value.double()).numpy()
+        value, copied = (value if value.is_complex() else value.to(torch.float64, copy=copied)).numpy(), False
     try:
         array = np.asarray(value)
         if array.dtype.kind not in "fiub":
             raise TypeError(f"dtype {array.dtype}")
-        array = array.astype(np.float64, copy=False)
+        array = array.astype(np.float64, copy=copied)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{op}: {name} must be an array of real numbers, got {error}") from error
     if array.ndim != ndim or 0 in array.shape:

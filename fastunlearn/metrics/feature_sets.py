@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .. import __version__
-from ..data import from_uint8
+from ..data import ImageDataset, from_uint8
 from ..data.image_folder import image_files, read_image
 from ..errors import FastUnlearnError
 from ..feedback.latents import generate, latent_batches
@@ -27,6 +27,8 @@ from .statistics import FeatureStatistics
 
 NOT_OF_FEATURES = ("n", "n_reference", "library")
 """What of a provenance two sides of one comparison need not have in common."""
+
+_AT_ONCE = 500
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +85,15 @@ class FeatureSet:
             )
             parts = (_of_images(extractor, images) for images in batches)
             return cls._of(extractor, parts, str(folder), len(files), keep, progress)
+
+    @classmethod
+    def of_dataset(
+        cls, extractor: ModuleExtractor, dataset: ImageDataset, *, keep: bool = True, progress: bool = False
+    ) -> "FeatureSet":
+        """Features of all images of a dataset; as `of_folder`."""
+        starts = range(0, len(dataset), _AT_ONCE)
+        parts = (extractor(dataset.batch(slice(start, start + _AT_ONCE))) for start in starts)
+        return cls._of(extractor, parts, dataset.name, len(dataset), keep, progress)
 
     @classmethod
     def of_generator(

@@ -19,9 +19,18 @@ class Moments(NamedTuple):
     def of(cls, x: np.ndarray) -> "Moments":
         """Of the vectors [n, d], n ≥ 1; the covariance of a single one is 0."""
         mean = x.mean(0)
-        rows = x - mean
-        rows /= math.sqrt(max(1, len(x) - 1))
-        return cls(len(x), mean, gram(rows))
+        return cls(len(x), mean, gram(x - mean, 1 / max(1, len(x) - 1)))
+
+    def with_vectors(self, batches: list[np.ndarray]) -> "Moments":
+        """Of this set and of the vectors of batches [m, d]: what `joined` does, in the one product that they need."""
+        rows = np.concatenate([*batches, self.mean[None]])  # the last makes room
+        m = len(rows) - 1
+        n, mean = self.n + m, rows[:m].mean(0)
+        shift = mean - self.mean
+        rows[:m] -= mean
+        rows[m] = math.sqrt(self.n * m / n) * shift
+        cov = gram(rows, 1 / (n - 1), self.cov, (self.n - 1) / (n - 1))
+        return Moments(n, self.mean + m / n * shift, cov)
 
     def joined(self, other: "Moments") -> "Moments":
         """Of both sets: what Chan, Golub and LeVeque (1983) do for sums of squares, done for covariances."""

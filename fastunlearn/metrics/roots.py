@@ -33,13 +33,17 @@ def congruence(lower: np.ndarray, s: np.ndarray) -> np.ndarray:
     return product
 
 
-def gram(x: np.ndarray) -> np.ndarray:
-    """XᵀX of X [n, d], exactly symmetric."""
+def gram(x: np.ndarray, scale: float = 1.0, c: np.ndarray | None = None, of_c: float = 0.0) -> np.ndarray:
+    """scale · XᵀX + of_c · C of X [n, d] and symmetric C [d, d], exactly symmetric."""
     product = np.empty((x.shape[1],) * 2)
-    for i in range(0, x.shape[1], _BLOCK):
+    columns, result = torch.from_numpy(x), torch.from_numpy(product)
+    before = result if c is None else torch.from_numpy(c)
+    for i in range(0, len(result), _BLOCK):
         end = i + _BLOCK
-        product[i:end, :end] = x[:, i:end].T @ x[:, :end]
-        product[:i, i:end] = product[i:end, :i].T
+        rows = result[i:end, :end]
+        torch.addmm(before[i:end, :end], columns[:, i:end].T, columns[:, :end], beta=of_c, alpha=scale, out=rows)
+        rows[:, i:] = rows[:, i:].tril() + rows[:, i:].tril(-1).T
+        result[:i, i:end] = rows[:, :i].T
     return product
 
 

@@ -155,11 +155,11 @@ class FeatureStatistics:
             ValueError: another shape or length, a value that is not finite, or moments of unknown n to add to; then
                 nothing was added.
         """
-        x = real_array("update", "features", features, ndim=2)
+        x = real_array("update", "features", features, ndim=2, copied=True)
         if self.d not in (None, x.shape[1]):
             raise ValueError(f"update: features must be [m, {self.d}] as before, got {x.shape}")
         self._require_n("update")
-        self._grow(np.array(x))
+        self._grow(x)
         return self
 
     def merge(self, other: "FeatureStatistics") -> "FeatureStatistics":
@@ -248,8 +248,11 @@ class FeatureStatistics:
 
     def _settle(self) -> None:
         """Move what waits into the moments."""
-        new = Moments.of(np.concatenate(self._waiting))
-        self._moments, self._waiting = new if self._moments is None else self._moments.joined(new), []
+        if self._moments is None:
+            self._moments = Moments.of(np.concatenate(self._waiting))
+        else:
+            self._moments = self._moments.with_vectors(self._waiting)
+        self._waiting = []
 
     def _settled(self) -> Moments:
         """The moments of everything; where the features are kept, they stay beside them."""

@@ -43,8 +43,13 @@ class DCGANConfig:
         require_plain_sizes(self, "g_widths", "d_widths")
 
 
-def require_plain_sizes(config: object, *widths: str) -> None:
+def require_plain_sizes(config: object, *widths: str, up_to_size: bool = False) -> None:
     """Refuse a size, channels or widths that no stack of halving convolutions has.
+
+    Args:
+        config: with `size`, `channels`, `latent_dim` and the widths.
+        widths: names of the fields that hold widths at 4, 8, … size/2 pixels.
+        up_to_size: whether they hold one for `size` too.
 
     Raises:
         FastUnlearnError: names the first field that does not fit.
@@ -54,11 +59,11 @@ def require_plain_sizes(config: object, *widths: str) -> None:
     if config.channels not in (1, 3):
         raise FastUnlearnError(f"channels must be 1 or 3, got {config.channels}")
     require_range(config, latent_dim=(1, math.inf))
-    needed = int(math.log2(config.size)) - 2
+    needed = int(math.log2(config.size)) - (1 if up_to_size else 2)
     for name in widths:
         got = getattr(config, name)
         if len(got) != needed:
-            raise FastUnlearnError(f"{name} must hold {needed} widths (4 to {config.size // 2} px), got {len(got)}")
+            raise FastUnlearnError(f"{name} must hold {needed} widths (4 to {2 << needed} px), got {len(got)}")
         if min(got) < 1:
             raise FastUnlearnError(f"{name} must be >= 1, got {min(got)}")
 

@@ -246,7 +246,7 @@ class Generator(nn.Module):
 
     def mapping(self, z: Tensor) -> Tensor:
         """z [N, latent_dim] → w [N, style_dim]."""
-        w = z * (z.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
+        w = pixel_norm(z)
         for layer in self.mapping_layers:
             w = layer(w)
         return w
@@ -327,6 +327,11 @@ class Discriminator(nn.Module):
         x = self.features(image)
         x = self.final_conv(append_stddev(x, self.config.stddev_group))
         return self.output(self.final_linear(x.flatten(1))).squeeze(1).float()
+
+
+def pixel_norm(x: Tensor) -> Tensor:
+    """x / √(mean of x² over dimension 1), of latents [N, d] or of the features of every pixel [N, C, H, W]."""
+    return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
 
 
 def append_stddev(x: Tensor, group: int) -> Tensor:

@@ -14,7 +14,7 @@ from ..errors import FastUnlearnError
 from ..models.protocol import GenerativeModel
 from .augment import AdaptiveAugment
 from .loop import Average, Images, Lazy, Phase, Player, Terms
-from .losses import discriminator_loss, generator_loss
+from .losses import Loss, NonSaturating
 from .regularizers import PathLength, r1_penalty
 from .scoring import Score
 
@@ -112,6 +112,7 @@ def adversarial_phase(
     shown: Callable[[Tensor], Tensor] | None = None,
     settings: Mapping[str, Any] | None = None,
     score: Score | None = None,
+    loss: Loss | None = None,
 ) -> Phase:
     """D against G with lazy R1 and path length, an averaged generator, and a method's own terms in G's loss.
 
@@ -125,12 +126,13 @@ def adversarial_phase(
         shown: generated images [n, C, H, W] → what D is shown as fakes [n, C, H, W]; None shows them as they are.
         settings: what decides the result beside all this, for `Phase.settings`.
         score: what the averaged generator is judged by while it trains, or None.
+        loss: what the players minimise; None for the non-saturating loss.
 
     Raises:
         FastUnlearnError: the model has no discriminator, or path-length regularisation is on for a generator without
             styles.
     """
-    g, d = networks.generator, networks.discriminator
+    g, d, loss = networks.generator, networks.discriminator, loss or NonSaturating()
     if d is None:
         raise FastUnlearnError("the adversarial game needs a discriminator, and the model has none")
     if config.path and not hasattr(g, "mapping"):
@@ -143,14 +145,16 @@ def adversarial_phase(
         with torch.no_grad():
             fake = sample_fake(g, latents(len(real)).to(real.device), config.mixing)
             fake = shown(fake) if shown else fake
-        real_logits = d(augment(real))
+        real = augment(real)
+        real_logits = d(real)
         if config.augment == "ada":
             augment.adapt(real_logits)
-        return {"adversarial": discriminator_loss(real_logits, d(augment(fake)))}
+        fake = augment(fake)
+        return {**loss.discriminator(real_logits, d(fake)), **loss.penalty(d, real, fake)}
 
     def generator_terms(real: Tensor) -> Terms:
         fake = sample_fake(g, latents(len(real)).to(real.device), config.mixing)
-        return {"adversarial": generator_loss(d(augment(fake))), **(extra() if extra else {})}
+        return {"adversarial": loss.generator(d(augment(fake))), **(extra() if extra else {})}
 
     def r1_terms(real: Tensor) -> Terms:
         return {"r1": config.r1 / 2 * r1_penalty(d, augment(real))}

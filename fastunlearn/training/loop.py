@@ -19,6 +19,7 @@ from .. import ops
 from ..config import require_range
 from ..errors import FastUnlearnError
 from ..files import state_sha256
+from .gradient_guard import GradientGuard
 from .run_state import MetricsFile, RunState
 from .scoring import Score, Scoring, ScoringConfig, write_record
 
@@ -45,11 +46,12 @@ class Player:
 
     Attributes:
         parameters: what this player's Adam changes; every other player's parameters are frozen meanwhile.
-        terms: real images [N, C, H, W] → named terms, whose sum is minimised.
+        terms: real images [N, C, H, W] → named terms, whose sum is minimised; those without gradient are for the log.
         lr: Adam's learning rate.
         betas: Adam's β.
         lazy: regularisers with steps of their own.
         decay: share of the phase, in [0, 1] and at its end, over which the learning rate falls linearly to 0.
+        guard: clips gradients and leaves out steps whose gradient is too long; among the phase's modules, as it counts.
     """
 
     parameters: list[nn.Parameter]
@@ -58,6 +60,7 @@ class Player:
     betas: tuple[float, float] = (0.0, 0.99)
     lazy: tuple[Lazy, ...] = ()
     decay: float = 0.0
+    guard: GradientGuard | None = None
 
     def optimizer(self) -> torch.optim.Adam:
         """Adam with lr·c and β^c, c = Π n/(n+1) over the lazy intervals, so that laziness keeps Adam's time scale."""
@@ -104,6 +107,8 @@ class Phase:
         settings: plain numbers and strings that decide the result beside all this, such as the weights of the losses.
         facts: plain numbers that the method found out on its way, for people to read: ``facts.json`` of the run.
         score: what its result is judged by while it is under way, or None.
+        schedule: called before every step, and before its data are read, with the share of the phase that lies behind,
+            in [0, 1): sets what changes on the way, in modules. None if nothing does.
     """
 
     name: str
@@ -117,6 +122,7 @@ class Phase:
     settings: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     score: Score | None = None
+    schedule: Callable[[float], None] | None = None
 
     def identity(self, seed: int, scoring: Mapping[str, Any]) -> dict[str, str]:
         """What must be the same for stored results of this phase to be its own; to be asked before it is trained.
@@ -289,6 +295,8 @@ def _run_phase(
         log.scores(start, scoring.start())
         for step in range(start, phase.steps):
             torch.manual_seed(stream_seed(config.seed, phase.name, step))
+            if phase.schedule is not None:
+                phase.schedule(step / phase.steps)
             real = phase.data.batch(order.indices(step)).to(device)
             log.step(step + 1, advance(phase, optimizers, real, step, precision))
             if step + 1 in scoring.due:
@@ -337,18 +345,22 @@ def _move(
     values = {}
     with torch.autocast(real.device.type, torch.bfloat16) if bf16 else nullcontext():
         terms = player.terms(real)
-    values |= _descend(name, terms, optimizer, weight=1)
+    values |= _descend(name, player, terms, optimizer, weight=1)
     for lazy in player.lazy:
         if step % lazy.every == 0:
-            values |= _descend(name, lazy.terms(real), optimizer, weight=lazy.every)
+            values |= _descend(name, player, lazy.terms(real), optimizer, weight=lazy.every)
     return values
 
 
-def _descend(name: str, terms: Terms, optimizer: torch.optim.Optimizer, weight: int) -> dict[str, Tensor]:
+def _descend(
+    name: str, player: Player, terms: Terms, optimizer: torch.optim.Optimizer, weight: int
+) -> dict[str, Tensor]:
     optimizer.zero_grad(set_to_none=True)
     (sum(terms.values()) * weight).backward()
-    optimizer.step()
-    return {f"{name}/{term}": value.detach() for term, value in terms.items()}
+    if player.guard is None or player.guard.accepts(player.parameters):
+        optimizer.step()
+    values = dict(terms) if player.guard is None else {**terms, **player.guard.values()}
+    return {f"{name}/{term}": value.detach() for term, value in values.items()}
 
 
 def stream_seed(seed: int, *names: object) -> int:

@@ -4,13 +4,16 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 from ..models.dcgan import DCGAN
+from ..models.proggan import ProgGAN
 from ..models.protocol import GenerativeModel
 from ..models.stylegan2 import StyleGAN2
 from ..models.vae import VAE
+from ..models.vdvae import VDVAE
 from .adversarial import AdversarialConfig, Networks, adversarial_phase
 from .loop import Images, Phase
+from .progressive import ProgressiveConfig, progressive
 from .scoring import ModelScorer
-from .variational import VariationalConfig, variational_phase
+from .variational import HierarchicalConfig, VariationalConfig, hierarchical_phase, variational_phase
 
 Phases = Generator[Phase, None, GenerativeModel]
 
@@ -36,11 +39,15 @@ def adversarial(
 
 
 def variational(
-    model: VAE, images: Images, steps: int, config: VariationalConfig, scorer: ModelScorer | None = None
+    model: VAE | VDVAE,
+    images: Images,
+    steps: int,
+    config: VariationalConfig | HierarchicalConfig,
+    scorer: ModelScorer | None = None,
 ) -> Phases:
-    """The one phase of a VAE."""
-    score = scorer and scorer.score(lambda: model)
-    yield variational_phase("pretrain", model, images, steps, config, score=score)
+    """The one phase of a VAE or a VDVAE."""
+    phase = hierarchical_phase if isinstance(model, VDVAE) else variational_phase
+    yield phase("pretrain", model, images, steps, config, score=scorer and scorer.score(lambda: model))
     for module in model.modules().values():
         module.eval()
     return model
@@ -49,6 +56,8 @@ def variational(
 PRETRAINING: dict[str, tuple[type, Callable[..., Phases]]] = {
     StyleGAN2.arch: (AdversarialConfig, adversarial),
     DCGAN.arch: (DCGANGame, adversarial),
+    ProgGAN.arch: (ProgressiveConfig, progressive),
     VAE.arch: (VariationalConfig, variational),
+    VDVAE.arch: (HierarchicalConfig, variational),
 }
 """Settings and phases by architecture; `models.registry.ARCHITECTURES` has the networks and their sizes."""

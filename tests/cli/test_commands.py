@@ -25,8 +25,17 @@ TINY = (
 SMALL = ("--size", 16, "--latent-dim", 4, "--g-widths", 4, 4)
 ARCHITECTURES = {
     "dcgan": ("--arch", "dcgan", *SMALL, "--d-widths", 4, 4),
+    "proggan": (
+        *("--arch", "proggan", "--size", 16, "--channels", 1, "--latent-dim", 4, "--g-widths", 4, 4, 4),
+        *("--d-widths", 4, 4, 4, "--fade-images", 4, "--stable-images", 4),
+    ),
     "vae": ("--arch", "vae", *SMALL, "--e-widths", 4, 4),
+    "vdvae": (
+        *("--arch", "vdvae", "--size", 16, "--encoder", "16d4,4d4,1x1", "--decoder", "1x1,4m1,16m4", "--width", 4),
+        *("--latent-channels-at", "16:0", "--mixtures", 2),
+    ),
 }
+LAST_PHASE = {"proggan": "stable-16"}
 UNLEARN = ("unlearn", "adapt-then-unlearn")
 SHORT = (
     *("--n-feedback", 40, "--min-undesired", 3, "--n-adapted", 1, "--adapt-steps", 2, "--unlearn-steps", 2),
@@ -86,7 +95,7 @@ def test_train_another_architecture_interrupted_and_resumed_then_sample(cli, tmp
     assert weights == sorted(f"{name}.safetensors" for name in load(tmp_path / "run/bundle").modules())
     for name in weights:
         assert (tmp_path / "run/bundle" / name).read_bytes() == (tmp_path / "whole/bundle" / name).read_bytes(), name
-    assert (tmp_path / "run/samples/pretrain-000006.png").exists()
+    assert (tmp_path / f"run/samples/{LAST_PHASE.get(arch, 'pretrain')}-000006.png").exists()
     assert f"arch: {arch}\n" in (tmp_path / "run/bundle/config.yaml").read_text()
 
     for out, more in (("s", ()), ("t", ()), ("u", ("--truncation", 0.5))):
@@ -97,16 +106,39 @@ def test_train_another_architecture_interrupted_and_resumed_then_sample(cli, tmp
 
 def test_architectures_have_their_own_flags(cli, capsys, tmp_path):
     train = ("train", "--data", "digits", "--out", tmp_path / "run", "--steps", 1)
-    assert "--arch must be one of stylegan2, dcgan, vae, got 'vea'" in error_line(cli(*train, "--arch", "vea"))
+    assert "--arch must be one of stylegan2, dcgan, proggan, vae, vdvae, got 'vea'" in error_line(
+        cli(*train, "--arch", "vea")
+    )
     assert "unknown option '--style-dim'" in error_line(cli(*train, "--arch", "vae", "--style-dim", 4))
     assert "unknown option '--likelihood'" in error_line(cli(*train, "--likelihood", "gaussian"))
     assert "beta must be in [0, inf], got -1" in error_line(cli(*train, "--arch", "vae", "--beta", -1))
     assert not (tmp_path / "run").exists()
-    for arch, flag in (("stylegan2", "--mapping-layers"), ("dcgan", "--d-norm"), ("vae", "--likelihood")):
+    for arch, flag in (
+        ("stylegan2", "--mapping-layers"),
+        ("dcgan", "--d-norm"),
+        ("proggan", "--fade-images"),
+        ("vae", "--likelihood"),
+        ("vdvae", "--free-nats"),
+    ):
         with pytest.raises(SystemExit) as stop:
             cli("train", "--arch", arch, "--help")
         assert stop.value.code == 0
         assert flag in capsys.readouterr().out
+
+
+def test_data_of_another_size_are_resized(cli, tmp_path):
+    for i in range(3):
+        Image.new("RGB", (30, 20), (0, 90 * i, 0)).save(tmp_path / f"{i}.png")
+    flags = ("train", "--data", tmp_path, "--data-size", 20, "--steps", 1, "--no-progress", "--batch-size", 2)
+    assert cli(*flags, *ARCHITECTURES["proggan"], "--channels", 3, "--out", tmp_path / "run")[0] == 0
+    assert load(tmp_path / "run/bundle").image_shape == (3, 16, 16)
+    assert "data_size: 20\n" in (tmp_path / "run/bundle/config.yaml").read_text()
+    grey = ("train", "--data", "digits", *ARCHITECTURES["proggan"], "--channels", 3, "--steps", 1)
+    batches = (*flags, *ARCHITECTURES["proggan"], "--channels", 3, "--batch-sizes", 3, "--out", tmp_path / "b")
+    assert "batch_sizes must hold 2 sizes (4 to 8 px), got 1" in error_line(cli(*batches))
+    assert not (tmp_path / "b").exists(), "a folder that a run has would need --resume"
+    assert "digits: images have 1 channels; give --channels" in error_line(cli(*grey, "--out", tmp_path / "b"))
+    assert "data_size must be in [1, inf], got 0" in error_line(cli(*flags, "--data-size", 0, "--out", tmp_path / "b"))
 
 
 def test_another_architecture_does_not_resume_a_run(cli, tmp_path):

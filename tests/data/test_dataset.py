@@ -72,3 +72,22 @@ def test_fields_cannot_be_reassigned():
 def test_wrong_tensors_are_refused(images, labels, message):
     with pytest.raises(ValueError, match=message):
         ImageDataset(images, labels, "toy")
+
+
+def test_smaller_is_the_mean_of_areas():
+    rng = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (1003, 3, 12, 12), generator=rng).to(torch.uint8)
+    small = ImageDataset(images, torch.arange(1003), "toy").resized(4)
+    expected = images.double().unfold(2, 3, 3).unfold(3, 3, 3).mean((4, 5))
+    assert (small.images - expected).abs().max() <= 0.5 + 1e-3
+    assert torch.equal(small.labels, torch.arange(1003))
+    assert small.name == "toy"
+
+
+def test_larger_is_bilinear_and_the_same_is_itself():
+    dataset = ImageDataset(torch.tensor([[[[0, 100], [200, 40]]]], dtype=torch.uint8), None, "toy")
+    assert dataset.resized(2) is dataset
+    row = [0, 25, 75, 100]  # a quarter and three quarters of the way, the ends repeated
+    assert dataset.resized(4).images[0, 0, 0].tolist() == row
+    # Three quarters of the upper row and a quarter of the lower one, 200, 160, 80, 40.
+    assert dataset.resized(4).images[0, 0, 1].tolist() == [50, 59, 76, 85]

@@ -185,7 +185,7 @@ def _without_noise(model):
 
 
 def test_curated_data_needs_no_latents_but_one_fisher_does(model, tmp_path):
-    n = 12
+    n = 15
     image = torch.randint(256, (n, 1, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     label = (torch.arange(n) % 3 == 0).to(torch.int8)
     curated = Feedback(torch.empty(n, 0), torch.zeros(n, dtype=torch.int64), label, image, "", "curated")

@@ -118,6 +118,6 @@ def test_refusals(tmp_path):
     class Own(DCGAN):
         arch = "own"
 
-    with pytest.raises(FastUnlearnError, match=r"continues the training of stylegan2, dcgan, vae.*got own"):
+    with pytest.raises(FastUnlearnError, match=r"continues the training of stylegan2, .*vae.*got own"):
         unlearn(Own(DCGANConfig(**SMALL, d_widths=(8,))), FineTune(), feedback, tmp_path, QUIET)
     assert not (tmp_path / "checkpoint.pt").exists()

@@ -4,6 +4,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from fastunlearn.data import ImageDataset
 from fastunlearn.errors import FastUnlearnError
 from fastunlearn.metrics import (
     FeatureSet,
@@ -15,7 +16,7 @@ from fastunlearn.metrics import (
     module_extractor,
     precision_recall,
 )
-from fastunlearn.metrics.extractors import antialiased
+from fastunlearn.metrics.extractors import antialiased, averaged
 
 
 class Means(nn.Module):
@@ -240,3 +241,15 @@ def test_a_file_with_an_impossible_covariance(folder, tmp_path):
     np.savez(tmp_path / "s.npz", mu=np.zeros(3), sigma=sigma)
     with pytest.raises(FastUnlearnError, match=r"images and .*s\.npz: .*positive semidefinite"):
         frechet_score(made, FeatureSet.of_file(tmp_path / "s.npz"))
+
+
+def test_of_a_dataset_and_averaged():
+    """Features that are the pixels: those of all images, in their order, each the mean of its area."""
+    images = torch.randint(0, 256, (1001, 1, 4, 4), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    dataset = ImageDataset(images, None, "toys")
+    extractor = module_extractor(nn.Flatten(), rule=averaged(2))
+    features = FeatureSet.of_dataset(extractor, dataset)
+    expected = dataset.batch(slice(None)).unfold(2, 2, 2).unfold(3, 2, 2).mean((4, 5)).flatten(1)
+    torch.testing.assert_close(features.features, expected)
+    assert (features.source, features.n) == ("toys", 1001)
+    assert features.provenance.resize == "averaged 2x2"

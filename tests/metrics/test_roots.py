@@ -20,6 +20,9 @@ def test_gram(n, d):
     product = gram(x)
     assert product == pytest.approx(x.T @ x, abs=1e-13 * n)
     assert np.array_equal(product, product.T)
+    more = gram(x, 0.5, product, 2.0)
+    assert more == pytest.approx(2.5 * product, abs=1e-13 * n)
+    assert np.array_equal(more, more.T)
 
 
 def test_a_pivot_that_is_a_rounding_error_is_none():

@@ -62,7 +62,8 @@ def test_wheel_holds_the_package_and_nothing_else(wheel, sources):
     expected = {name for name in sources if name.startswith("fastunlearn/") and name.endswith(".py")}
     expected |= {f"fastunlearn/{name}" for name in sources if re.fullmatch(r"kernels/(.*\.py|\w+/README\.md)", name)}
     expected |= {name for name in sources if name.startswith("fastunlearn/pretrained/")}
-    expected |= {name for name in sources if re.fullmatch(r"fastunlearn/evaluation/page/[\w.]+\.(html|css|js)", name)}
+    page = r"fastunlearn/(evaluation|feedback)/page/[\w.]+\.(html|css|js|svg)"
+    expected |= {name for name in sources if re.fullmatch(page, name)}
     expected.add("fastunlearn/_C.abi3.so")
     assert names == expected
 

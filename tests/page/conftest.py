@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from urllib.parse import urlsplit
 
 import pytest
 import torch
@@ -101,9 +102,9 @@ class Browser:
 
 
 class Tab:
-    """One page in a window of its own."""
+    """One page, a file or an address, in a window of its own."""
 
-    def __init__(self, browser, path, width, height=900, dark=False, reduced_motion=True, touch=False):
+    def __init__(self, browser, place, width, height=900, dark=False, reduced_motion=True, touch=False):
         self.browser = browser
         self.target = browser.call("Target.createTarget", url="about:blank")["targetId"]
         self.session = browser.call("Target.attachToTarget", targetId=self.target, flatten=True)["sessionId"]
@@ -114,9 +115,21 @@ class Tab:
         motion = "reduce" if reduced_motion else "no-preference"
         wanted = {"prefers-color-scheme": "dark" if dark else "light", "prefers-reduced-motion": motion}
         self.call("Emulation.setEmulatedMedia", features=[{"name": k, "value": v} for k, v in wanted.items()])
-        self.url = path.resolve().as_uri()
-        self.call("Page.navigate", url=self.url)
-        browser.wait("Page.loadEventFired", self.session)
+        self.url = place if isinstance(place, str) else place.resolve().as_uri()
+        self.go(self.url)
+
+    def go(self, url):
+        """Open an address and wait until everything is there."""
+        self.call("Page.navigate", url=url)
+        self.browser.wait("Page.loadEventFired", self.session)
+
+    def front(self):
+        """Make it the window that is drawn: only that one has frames."""
+        self.call("Page.bringToFront")
+
+    def reload(self):
+        self.call("Page.reload")
+        self.browser.wait("Page.loadEventFired", self.session)
 
     def call(self, method, **params):
         return self.browser.call(method, session=self.session, **params)
@@ -134,6 +147,13 @@ class Tab:
         self.run(f"{element}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
         self.settle()
         return self.run(f"(r => [r.x + r.width / 2, r.y + r.height / 2])({element}.getBoundingClientRect())")
+
+    def wait(self, condition):
+        """Until a JavaScript expression is true."""
+        end = time.monotonic() + TIMEOUT
+        while not self.run(condition):
+            assert time.monotonic() < end, condition
+            time.sleep(0.02)
 
     def settle(self):
         """Wait for two frames: events of scrolling and resizing are sent at the start of one."""
@@ -156,8 +176,11 @@ class Tab:
         self.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
 
     def key(self, key):
+        code = KEYS.get(key) or ord(key.upper())
+        text = {"text": {"Enter": "\r"}.get(key, key)} if key in WRITES else {}
         for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=KEYS[key])
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code, **text)
+            text = {}
 
     def screenshot(self, path, whole=True):
         """A PNG of the page, or of what the window shows."""
@@ -166,7 +189,10 @@ class Tab:
         return path
 
     def complaints(self):
-        """What the console said, exceptions, violations of the policy, and requests for anything but the page."""
+        """What the console said, exceptions, violations of the policy, and requests for anything but the page.
+
+        Of an address, the page is what comes from the same server.
+        """
         self.run("0")  # events that are under way come before its answer
         found = []
         for event in self.browser.events:
@@ -176,15 +202,21 @@ class Tab:
             if method in ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded"):
                 found.append(json.dumps(params))
             elif method == "Network.requestWillBeSent" and not params["request"]["url"].startswith("data:"):
-                found += [params["request"]["url"]] * (params["request"]["url"].partition("#")[0] != self.url)
+                found += [] if self._own(params["request"]["url"]) else [params["request"]["url"]]
         return found
+
+    def _own(self, url):
+        if self.url.startswith("file:"):
+            return url.partition("#")[0] == self.url
+        return urlsplit(url)[:2] == urlsplit(self.url)[:2]
 
     def close(self):
         self.browser.call("Target.closeTarget", targetId=self.target)
         self.browser.events = [e for e in self.browser.events if e.get("sessionId") != self.session]
 
 
-KEYS = {"Escape": 27, "Tab": 9}
+KEYS = {"Escape": 27, "Tab": 9, "Enter": 13, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
+WRITES = ("Enter", " ", "n", "u")
 
 
 @pytest.fixture(scope="session")

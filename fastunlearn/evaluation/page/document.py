@@ -32,31 +32,41 @@ def write_document(path: str | Path, template: str, **context: Any) -> None:
     Raises:
         FastUnlearnError: the file could not be written.
     """
-    html = _environment().get_template(template).render(**context)
+    html = environment().get_template(template).render(**context)
     with atomic_write(path) as temporary:
         temporary.write_text(html, encoding="utf-8")
 
 
+def stylesheet() -> str:
+    """The style that all pages share, with the colours of the pictures."""
+    palette = "".join(f"--light-{name.lower().replace('_', '-')}:{getattr(style, name)};" for name in COLOURS)
+    return f":root{{{palette}}}\n" + (HERE / "page.css").read_text(encoding="utf-8")
+
+
+def script() -> str:
+    """The script that all pages share."""
+    return (HERE / "page.js").read_text(encoding="utf-8")
+
+
 @functools.cache
-def _environment() -> "Environment":
+def environment(folder: Path = HERE) -> "Environment":
+    """Templates of a folder, which find those of this one too; everything is escaped, a name not given is an error."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
     environment = Environment(
-        loader=FileSystemLoader(HERE),
+        loader=FileSystemLoader([folder, HERE]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    script = (HERE / "page.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    palette = "".join(f"--light-{name.lower().replace('_', '-')}:{getattr(style, name)};" for name in COLOURS)
+    digest = base64.b64encode(hashlib.sha256(script().encode()).digest()).decode()
     environment.filters |= {name: getattr(text, name) for name in FILTERS}
     environment.globals |= {
-        "css": Markup(f":root{{{palette}}}\n" + (HERE / "page.css").read_text(encoding="utf-8")),
-        "script": Markup(script),
+        "css": Markup(stylesheet()),
+        "script": Markup(script()),
         "policy": f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
     }
     return environment

@@ -10,7 +10,7 @@ from .efficientnet import efficientnet_lite0
 from .extractor import Extractor, ModuleExtractor, module_extractor
 from .inception import inception
 from .lenet import digits, lenet_extractor
-from .resize import AS_IS, Resize, antialiased
+from .resize import AS_IS, Resize, antialiased, averaged
 
 __all__ = [
     "AS_IS",
@@ -19,6 +19,7 @@ __all__ = [
     "ModuleExtractor",
     "Resize",
     "antialiased",
+    "averaged",
     "digits",
     "efficientnet_lite0",
     "inception",

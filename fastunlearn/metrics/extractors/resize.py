@@ -9,6 +9,8 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from ...data import averaged_to
+
 
 class Resize(NamedTuple):
     """A named rule: images [N, C, H, W], float in [−1, 1], to images of another size."""
@@ -35,3 +37,8 @@ def antialiased(size: int, mode: str = "bicubic") -> Resize:
         return resized.clamp(-1, 1)  # bicubic filters overshoot at edges
 
     return Resize(f"antialiased {mode} {size}x{size}", resize)
+
+
+def averaged(size: int) -> Resize:
+    """Every pixel of size × size the mean of the area that it covers."""
+    return Resize(f"averaged {size}x{size}", lambda images: averaged_to(images, size))
