@@ -215,7 +215,17 @@ class Tab:
         self.browser.events = [e for e in self.browser.events if e.get("sessionId") != self.session]
 
 
-KEYS = {"Escape": 27, "Tab": 9, "Enter": 13, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
+KEYS = {
+    "Escape": 27,
+    "Tab": 9,
+    "Enter": 13,
+    "End": 35,
+    "Home": 36,
+    "ArrowLeft": 37,
+    "ArrowUp": 38,
+    "ArrowRight": 39,
+    "ArrowDown": 40,
+}
 WRITES = ("Enter", " ", "n", "u")
 
 

@@ -235,6 +235,9 @@ def test_for_those_who_do_not_see_it(tab, serve, tmp_path):
       e.checkVisibility() && !(e.ariaLabel || e.getAttribute("aria-labelledby") || e.innerText)).length"""
     assert opened.run(unnamed) == 0
     assert opened.run("document.querySelector('.counter').getAttribute('role')") == "status"
+    for key, at in (("End", 5), ("ArrowRight", 5), ("Home", 0), ("ArrowUp", 0)):
+        opened.key(key)
+        assert opened.run(FOCUS) == at
     assert opened.run("document.querySelectorAll('h1').length") == 1
     opened.key("Tab")
     opened.key("Tab")  # Undo cannot be pressed yet
