@@ -14,11 +14,12 @@ import gc
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,6 +30,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 ROUNDS = {"cpu": 15, "cuda": 50}
+Around = Mapping[str, Callable[[], AbstractContextManager]]
 SECONDS, LEAST = 0.6, 5  # a case that takes longer than this under one allocator gets fewer rounds, at least these
 
 
@@ -79,6 +81,7 @@ def compare(
     flops: float = 0.0,
     rounds: int | None = None,
     threads: int = 1,
+    around: Around | None = None,
 ) -> list[Row]:
     """Check, time, print, and hand the native time to pytest-benchmark.
 
@@ -94,19 +97,22 @@ def compare(
         rounds: for contenders of many seconds: how often each is called under each allocator; their `check` compares
             them all, and warms them up.
         threads: torch's while it is timed. NumPy and SciPy keep those that OMP_NUM_THREADS gave them.
+        around: contexts in which contenders are timed, by name; entered before the clock starts, left when it has
+            stopped. `check` sees to its own.
 
     Returns:
         One row per allocator, default first; on a GPU one row.
     """
     check()
+    around = around or {}
     if rounds is None:
-        _agree(contenders)
+        _agree(contenders, around)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
 
         def measured(pages, contenders, warm):
-            seconds = medians(contenders, device, rounds, warm)
+            seconds = medians(contenders, device, rounds, warm, around)
             return Row(name, pages, seconds, moved_bytes, copy_rate(device), flops)
 
         def native():
@@ -120,7 +126,8 @@ def compare(
                 if possible:
                     rows.append(measured("warm pages", contenders, False))
         if first is contenders:
-            native()
+            with _context(around, "native"):
+                native()
     finally:
         torch.set_num_threads(before)
     benchmark.extra_info["case"], benchmark.extra_info["device"] = name, device
@@ -137,11 +144,24 @@ def compare(
     return rows
 
 
-def _agree(contenders: dict[str, Callable]) -> None:
+def _context(around: Around, name: str) -> AbstractContextManager:
+    return around.get(name, nullcontext)()
+
+
+def _called(contenders: dict[str, Callable], around: Around) -> dict[str, Any]:
+    """What each contender returns, one after the other."""
+    results = {}
+    for name, function in contenders.items():
+        with _context(around, name):
+            results[name] = function()
+    return results
+
+
+def _agree(contenders: dict[str, Callable], around: Around) -> None:
     """Every contender does the same work: within 1%, and ours, but in half precision, every element within 0.1% of the
     largest. It warms them up.
     """
-    results = {name: tree_leaves(function()) for name, function in contenders.items()}
+    results = {name: tree_leaves(result) for name, result in _called(contenders, around).items()}
     expected = results["reference"]
     if all(result is None for result in expected):
         return
@@ -170,7 +190,11 @@ def _to_the_end(function: Callable, device: str) -> Callable:
 
 
 def medians(
-    contenders: dict[str, Callable], device: str = "cpu", rounds: int | None = None, warm: bool = False
+    contenders: dict[str, Callable],
+    device: str = "cpu",
+    rounds: int | None = None,
+    warm: bool = False,
+    around: Around | None = None,
 ) -> dict[str, float]:
     """Median seconds of each, one call of each in turn, so that a busy machine is unfair to all alike.
 
@@ -178,22 +202,21 @@ def medians(
     the first takes.
     """
     gc.collect()
+    around = around or {}
     if rounds is None and not warm:
-        for function in contenders.values():
-            function()
-    return (_host_medians if device == "cpu" else _device_medians)(contenders, rounds)
+        _called(contenders, around)
+    return (_host_medians if device == "cpu" else _device_medians)(contenders, rounds, around)
 
 
 def _rounds(once: float, device: str) -> int:
     return min(ROUNDS[device], max(LEAST, int(SECONDS / once)))
 
 
-def _device_medians(contenders: dict[str, Callable], rounds: int | None) -> dict[str, float]:
+def _device_medians(contenders: dict[str, Callable], rounds: int | None, around: Around) -> dict[str, float]:
     """By events around each call, with the cache overwritten before. Many small launches still wait for the host."""
     if rounds is None:
         started = time.perf_counter()
-        for function in contenders.values():
-            _to_the_end(function, "cuda")()
+        _called({name: _to_the_end(function, "cuda") for name, function in contenders.items()}, around)
         rounds = _rounds(time.perf_counter() - started, "cuda")
     flood = torch.empty(1 << 30, dtype=torch.uint8, device="cuda")
     times: dict[str, list[float]] = {name: [] for name in contenders}
@@ -202,23 +225,25 @@ def _device_medians(contenders: dict[str, Callable], rounds: int | None) -> dict
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             for fill in (1, 0):  # half a millisecond at 4 TB/s, in which the host enqueues a few calls that follow
                 flood.fill_(fill)
-            start.record()
-            function()
-            end.record()
+            with _context(around, label):
+                start.record()
+                function()
+                end.record()
             torch.cuda.synchronize()
             times[label].append(start.elapsed_time(end) / 1e3)
     return {label: statistics.median(values) for label, values in times.items()}
 
 
-def _host_medians(contenders: dict[str, Callable], rounds: int | None) -> dict[str, float]:
+def _host_medians(contenders: dict[str, Callable], rounds: int | None, around: Around) -> dict[str, float]:
     times: dict[str, list[float]] = {name: [] for name in contenders}
 
     def one_round(repeats: int) -> float:
         for label, function in contenders.items():
-            started = time.perf_counter()
-            for _ in range(repeats):
-                function()
-            times[label].append((time.perf_counter() - started) / repeats)
+            with _context(around, label):
+                started = time.perf_counter()
+                for _ in range(repeats):
+                    function()
+                times[label].append((time.perf_counter() - started) / repeats)
         return sum(values[-1] for values in times.values())
 
     once, repeats = one_round(1), 1

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import measure
@@ -94,6 +95,26 @@ def test_short_calls_are_repeated_and_long_ones_are_few(monkeypatch, seconds, ca
     monkeypatch.setattr(measure.time, "perf_counter", lambda: clock[-1])
     assert measure.medians({"a call": call})["a call"] == pytest.approx(seconds)
     assert len(clock) - 1 == pytest.approx(calls, abs=30 if seconds < 1e-3 else 1)
+
+
+@pytest.mark.parametrize("rounds", [None, 1, 3])
+def test_the_clock_does_not_see_what_is_around_a_call(monkeypatch, rounds):
+    clock, inside = [0.0], []
+
+    @contextmanager
+    def around():
+        clock[0] += 100
+        inside.append(True)
+        yield
+        inside.pop()
+        clock[0] += 100
+
+    def call():
+        assert inside
+        clock[0] += 1
+
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: clock[0])
+    assert measure.medians({"a call": call}, rounds=rounds, around={"a call": around}) == {"a call": 1}
 
 
 def test_double_backward_is_the_gradient_of_the_gradient():
