@@ -25,11 +25,10 @@ def times_lower(x: np.ndarray, lower: np.ndarray) -> np.ndarray:
 
 def congruence(lower: np.ndarray, s: np.ndarray) -> np.ndarray:
     """LᵀSL of lower triangular L and symmetric S, both [d, d]; only the result's lower triangle holds."""
-    right = times_lower(s, lower)
-    product = np.zeros_like(s)
+    product = times_lower(s, lower)
     for i in range(0, len(s), _BLOCK):
         end = i + _BLOCK
-        product[i:end, :end] = lower[i:, i:end].T @ right[i:, :end]
+        product[i:end, :end] = lower[i:, i:end].T @ product[i:, :end]  # SL, whose rows from i on are still there
     return product
 
 
